@@ -1,0 +1,65 @@
+"""What every operation works with: the lake, the engine and the secrets of one environment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from platform_core.lake.paths import Lake
+from platform_core.plugins.interfaces import Engine, SecretStore
+from platform_core.plugins.registry import plugin
+from platform_core.specs.environment import EnvironmentSpec
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """One environment, opened.
+
+    Args:
+        environment: its declaration, paths resolved.
+        lake: where tables live.
+        engine: where data work runs.
+        secrets: where secret values come from.
+        state: local folder for this installation's own files (dbt's database file, spill).
+        log: where an operation says what it does; texts hold no row values.
+        cancelled: true once the run is being cancelled; long operations poll it between batches.
+    """
+
+    environment: EnvironmentSpec
+    lake: Lake
+    engine: Engine
+    secrets: SecretStore
+    state: Path
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("platform_core"))
+    cancelled: Callable[[], bool] = _never
+
+    def for_step(self, log: logging.Logger, cancelled: Callable[[], bool]) -> Platform:
+        """The same platform with the log and the cancellation of one step."""
+        return replace(self, log=log, cancelled=cancelled)
+
+
+def open_platform(environment: EnvironmentSpec, *, state: Path) -> Platform:
+    """Open the plug-ins that an environment names.
+
+    Args:
+        environment: paths in it are resolved.
+        state: local folder for this installation's own files.
+
+    Raises:
+        PluginError: a named plug-in is missing.
+    """
+    engine = plugin("engine", environment.engine.type)
+    store = plugin("secret store", environment.secrets.type)
+    return Platform(
+        environment=environment,
+        lake=Lake(environment.lake.root, environment.lake.storage_options),
+        engine=engine(engine.Options(**environment.engine.options)),
+        secrets=store(store.Options(**environment.secrets.options)),
+        state=state,
+    )

@@ -1,0 +1,312 @@
+"""What a plug-in promises. One file and one entry point add a source, mask, dashboard or secret store."""
+
+from __future__ import annotations
+
+import datetime as dt
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from platform_core.specs.base import Model
+from platform_core.specs.ingestion import LoadMode
+from platform_core.specs.table import TableRef
+
+Cursor = int | float | str | dt.date | dt.datetime
+"""A value of a cursor column, as Arrow's ``as_py`` gives it."""
+
+
+class NoOptions(Model):
+    """For a plug-in without options."""
+
+
+class Secret:
+    """A secret value; only :meth:`reveal` shows it."""
+
+    __slots__ = ("_value", "name")
+
+    def __init__(self, name: str, value: bytes) -> None:
+        self.name = name
+        self._value = value
+
+    def reveal(self) -> bytes:
+        """The value; call it at the moment of use and keep no copy."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"secret {self.name!r} cannot be pickled")
+
+
+class SecretStore(ABC):
+    """Where secret values live."""
+
+    Options: ClassVar[type[Model]] = NoOptions
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def get(self, name: str) -> Secret:
+        """The named secret; raise SecretError, which holds the name only and says where the store looked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRequest:
+    """What is read from a source.
+
+    Args:
+        object: table, path or endpoint.
+        columns: columns to read; None: all.
+        cursor: column that ``since`` refers to.
+        since: lowest cursor value wanted, inclusive; None: from the beginning.
+        batch_rows: most rows of one batch.
+        options: the object's own options, checked against :attr:`Source.ObjectOptions`.
+    """
+
+    object: str
+    columns: tuple[str, ...] | None = None
+    cursor: str | None = None
+    since: Cursor | None = None
+    batch_rows: int = 65_536
+    options: Any = field(default_factory=NoOptions)
+
+
+class Source(ABC):
+    """Somewhere rows come from.
+
+    An instance is made for one load and closed after it; several may read at a time from threads.
+    """
+
+    Options: ClassVar[type[Model]] = NoOptions
+    ObjectOptions: ClassVar[type[Model]] = NoOptions
+    kind: ClassVar[str] = ""
+    """Name that the UI shows an icon for, such as ``postgres``; empty: the plug-in's own name."""
+
+    def __init__(self, options: Any, *, secret: Callable[[str], Secret]) -> None:
+        """Keep the options; connect only when read.
+
+        Args:
+            options: an instance of :attr:`Options`.
+            secret: gives the value of a named secret.
+        """
+        self.options = options
+        self.secret = secret
+
+    @abstractmethod
+    def schema(self, request: ReadRequest) -> pa.Schema:
+        """The columns that :meth:`read` would stream, without reading rows where the source allows it."""
+
+    @abstractmethod
+    def read(self, request: ReadRequest) -> pa.RecordBatchReader:
+        """Stream the requested rows; raise SourceError, never return a part as if it were all.
+
+        Every batch has the reader's schema. A retry reads from the beginning.
+        """
+
+    def close(self) -> None:
+        """Release what :meth:`read` holds; called once, also after an error."""
+        return None
+
+
+class Mask(ABC):
+    """Makes personal values unreadable. null stays null.
+
+    An instance belongs to one column of one load; `apply` is called batch by batch from one thread.
+    """
+
+    Options: ClassVar[type[Model]] = NoOptions
+    needs_key: ClassVar[bool] = False
+
+    def __init__(self, options: Any, *, key: Secret | None) -> None:
+        """Keep options and key.
+
+        Args:
+            options: an instance of :attr:`Options`.
+            key: the workstream's masking key; given where :attr:`needs_key`.
+        """
+        self.options = options
+        self.key = key
+
+    @abstractmethod
+    def output_type(self, type_: pa.DataType) -> pa.DataType:
+        """The type of the masked column; raise ValueError for a type that this mask cannot take."""
+
+    @abstractmethod
+    def apply(self, values: pa.Array) -> pa.Array:
+        """Mask one column of one batch; the same length, in the same order, nulls where nulls were."""
+
+
+class TableReader(ABC):
+    """The current rows of one lake table, as of one version."""
+
+    @property
+    @abstractmethod
+    def version(self) -> int:
+        """The table version that is read."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """Columns of the table."""
+
+    @abstractmethod
+    def read(self, *, columns: tuple[str, ...] | None = None) -> pa.RecordBatchReader:
+        """Stream the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshRequest:
+    """What a dashboard refresh works with.
+
+    Args:
+        name: the dashboard, ``workstream.dashboard.name``.
+        title: what a person reads above it.
+        tables: reader by table name as declared in ``shows``.
+        folder: lake folder for files of this dashboard.
+        as_of: when the newest shown table was made, UTC.
+        log: takes one line of progress.
+        cancelled: true once the run is being cancelled; poll it while waiting.
+    """
+
+    name: str
+    title: str
+    tables: Mapping[str, TableReader]
+    folder: str
+    as_of: dt.datetime
+    log: Callable[[str], None]
+    cancelled: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshResult:
+    """What a refresh did.
+
+    Args:
+        url: where a person finds the dashboard; empty if unknown.
+        figures: numbers and short texts for the run's metadata.
+    """
+
+    url: str = ""
+    figures: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+class Dashboard(ABC):
+    """A dashboard service, or a page of our own."""
+
+    Options: ClassVar[type[Model]] = NoOptions
+    ConnectionOptions: ClassVar[type[Model]] = NoOptions
+
+    def __init__(self, options: Any, *, secret: Callable[[str], Secret], root: Path) -> None:
+        """Keep the options.
+
+        Args:
+            options: an instance of :attr:`Options`.
+            secret: gives the value of a named secret.
+            root: folder that relative paths in options count from.
+        """
+        self.options = options
+        self.secret = secret
+        self.root = root
+
+    @abstractmethod
+    def refresh(self, request: RefreshRequest) -> RefreshResult:
+        """Bring the dashboard up to date; raise RefreshError unless it is known to have succeeded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BronzeLoad:
+    """One landed batch that is to be applied to its bronze table.
+
+    Args:
+        table: the table, for messages.
+        uri: where the Delta table lies.
+        storage_options: for the object store of ``uri``.
+        files: URIs of the landed Parquet files, all of one schema, ``_row_hash`` included.
+        schema: schema of the landed files.
+        batch_id: larger than every batch id that the table holds.
+        mode: ``full``, ``incremental`` or ``append``.
+        key: columns that identify a row; empty for append.
+        sequence_by: column that tells the newer of two rows of one key.
+        deleted_flag: boolean column by which the source marks rows as gone.
+        max_delete_ratio: largest share of current rows that a full load may flag deleted.
+        modified_at: what ``_modified_at`` becomes for touched rows, UTC.
+        cursor: cursor column, whose largest value is the watermark.
+        metadata: texts that are committed with the data.
+    """
+
+    table: TableRef
+    uri: str
+    storage_options: Mapping[str, str]
+    files: tuple[str, ...]
+    schema: pa.Schema
+    batch_id: int
+    mode: LoadMode
+    key: tuple[str, ...]
+    sequence_by: str | None
+    deleted_flag: str | None
+    max_delete_ratio: float
+    modified_at: dt.datetime
+    cursor: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BronzeOutcome:
+    """What applying a batch changed; counts are rows.
+
+    Args:
+        version: Delta version after the load; the version before it where nothing changed.
+        committed: whether a commit was made.
+        late: rows left out because bronze holds a newer one of the same key.
+        written_bytes: size of the files that were written.
+    """
+
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+    late: int
+    version: int
+    committed: bool
+    written_bytes: int
+
+
+class Engine(ABC):
+    """Where data work runs; chosen by the environment, never by an import."""
+
+    Options: ClassVar[type[Model]] = NoOptions
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def apply(self, load: BronzeLoad) -> BronzeOutcome:
+        """Apply a landed batch to bronze in one commit, or in none where nothing changed.
+
+        A batch that the table already holds is not applied again. Raises LoadError before anything is
+        written when keys are null or doubled, or when too much would be flagged deleted.
+        """
+
+    @abstractmethod
+    def select(
+        self,
+        sql: str,
+        *,
+        tables: Mapping[TableRef, TableReader],
+        variables: Mapping[str, Any],
+    ) -> pa.RecordBatchReader:
+        """Stream the result of one SELECT.
+
+        Args:
+            sql: one SELECT whose tables are named in full: ``workstream.layer.name``.
+            tables: reader by table.
+            variables: values for ``$name`` parameters.
+
+        Raises StepError with a message free of row values.
+        """

@@ -1,0 +1,97 @@
+"""The only reader of environment variables; read inside a function, never at import."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from platform_core.errors import ConfigError, Issue, Place
+
+WORKSPACE_FILE = "workspace.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where this installation keeps its files, and which environment it serves.
+
+    Args:
+        project: folder of ``workspace.yaml``.
+        home: ``DAGSTER_HOME``: ``dagster.yaml`` and ``environments/``; in git.
+        state: ``EDP_STATE``: everything the embedded default writes; never in git.
+        environment: ``EDP_ENVIRONMENT``: name of a file in ``environments/``.
+    """
+
+    project: Path
+    home: Path
+    state: Path
+    environment: str
+
+    @property
+    def environments(self) -> Path:
+        """Folder of the environment files."""
+        return self.home / "environments"
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables that carry these settings to a child process."""
+        return {
+            "EDP_PROJECT": str(self.project),
+            "DAGSTER_HOME": str(self.home),
+            "EDP_STATE": str(self.state),
+            "EDP_ENVIRONMENT": self.environment,
+        }
+
+
+def read_settings(*, start: Path | None = None, environment: str | None = None) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        start: folder in which the search for ``workspace.yaml`` begins, upwards; default: the current one.
+        environment: name that goes before ``EDP_ENVIRONMENT``.
+
+    Raises:
+        ConfigError: no ``workspace.yaml`` is found and ``EDP_PROJECT`` is not set.
+    """
+    project = _project(start or Path.cwd())
+    return Settings(
+        project=project,
+        home=_folder("DAGSTER_HOME", project / "dagster_home"),
+        state=_folder("EDP_STATE", project / ".edp"),
+        environment=environment or os.environ.get("EDP_ENVIRONMENT") or "dev",
+    )
+
+
+def publish(settings: Settings) -> None:
+    """Make Dagster, dbt and child processes of this process see the same settings."""
+    os.environ.update(settings.variables())
+
+
+def environment_value(name: str) -> str | None:
+    """One environment variable, for plug-ins that are configured with its name."""
+    return os.environ.get(name)
+
+
+def child_environment(extra: dict[str, str], *, keep: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")) -> dict[str, str]:
+    """The environment for a child process: the few variables named in ``keep``, and ``extra``."""
+    return {name: os.environ[name] for name in keep if name in os.environ} | extra
+
+
+def _project(start: Path) -> Path:
+    if configured := os.environ.get("EDP_PROJECT"):
+        return Path(configured).resolve()
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / WORKSPACE_FILE).is_file():
+            return folder
+    raise ConfigError(
+        [
+            Issue(
+                Place(start / WORKSPACE_FILE),
+                "no workspace.yaml here or in any folder above",
+                ("run edp inside a project, or set EDP_PROJECT to its folder",),
+            )
+        ]
+    )
+
+
+def _folder(name: str, default: Path) -> Path:
+    return Path(os.environ.get(name) or default).resolve()

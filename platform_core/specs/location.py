@@ -1,0 +1,33 @@
+"""The code location itself and its workstreams: ``control/location.yaml``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from platform_core.specs.base import Model, Name, Spec
+
+
+class ScheduleSpec(Model):
+    """When the whole graph of a workstream runs."""
+
+    cron: str = Field(description="Five cron fields.", examples=["0 6 * * *"])
+    timezone: str = Field(default="UTC", description="IANA time zone in which the cron fields are read.")
+
+
+class WorkstreamSpec(Spec):
+    """A named stream of work inside a location; first part of every asset key and storage path."""
+
+    name: Name
+    description: str = ""
+    owners: tuple[str, ...] = Field(
+        min_length=1, description="E-mail addresses, or team:<name>.", examples=[["team:mobility"]]
+    )
+    schedule: ScheduleSpec | None = None
+
+
+class LocationSpec(Spec):
+    """A team's package: which workstreams it holds."""
+
+    name: Name
+    description: str = ""
+    workstreams: tuple[WorkstreamSpec, ...] = ()

@@ -1,0 +1,35 @@
+"""Dashboards, refreshed only when all that they show is up to date."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from platform_core.specs.base import Name, Plain, Spec
+from platform_core.specs.table import TableRef
+
+
+class RefreshSpec(Spec):
+    """One dashboard and the tables it shows.
+
+    Every key beside the fields below is an option of the dashboard plug-in named by ``type``.
+    """
+
+    workstream: Name
+    name: Name
+    type: str = Field(description="Name of the dashboard plug-in: page, powerbi, …")
+    shows: tuple[str, ...] = Field(min_length=1, description="Tables: layer.name or workstream.layer.name.")
+    title: str = ""
+    description: str = ""
+    tags: dict[str, str] = Field(default_factory=dict)
+    owners: tuple[str, ...] = ()
+    options: Plain = Field(default_factory=dict)
+
+    @property
+    def ref(self) -> TableRef:
+        """The dashboard, addressed like a table: ``workstream.dashboard.name``."""
+        return TableRef(self.workstream, "dashboard", self.name)
+
+    @property
+    def inputs(self) -> tuple[TableRef, ...]:
+        """The tables it shows, in declared order."""
+        return tuple(TableRef.parse(text, workstream=self.workstream) for text in self.shows)
