@@ -200,17 +200,20 @@ class Dashboard(ABC):
     """A dashboard service, or a page of our own."""
 
     Options: ClassVar[type[Model]] = NoOptions
-    ConnectionOptions: ClassVar[type[Model]] = NoOptions
+    ConnectionOptions: ClassVar[type[Model] | None] = None
+    """Options of a connection of this type (``type: powerbi``); None: the dashboard needs no connection."""
 
-    def __init__(self, options: Any, *, secret: Callable[[str], Secret], root: Path) -> None:
+    def __init__(self, options: Any, *, connection: Any, secret: Callable[[str], Secret], root: Path) -> None:
         """Keep the options.
 
         Args:
             options: an instance of :attr:`Options`.
+            connection: an instance of :attr:`ConnectionOptions`, or None.
             secret: gives the value of a named secret.
             root: folder that relative paths in options count from.
         """
         self.options = options
+        self.connection = connection
         self.secret = secret
         self.root = root
 

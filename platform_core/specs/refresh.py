@@ -17,6 +17,7 @@ class RefreshSpec(Spec):
     workstream: Name
     name: Name
     type: str = Field(description="Name of the dashboard plug-in: page, powerbi, …")
+    connection: Name | None = Field(default=None, description="Connection to the dashboard service, where it needs one.")
     shows: tuple[str, ...] = Field(min_length=1, description="Tables: layer.name or workstream.layer.name.")
     title: str = ""
     description: str = ""
