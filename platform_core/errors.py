@@ -19,6 +19,7 @@ value of a row: errors of engines and drivers pass through :func:`redacted` firs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,3 +104,49 @@ class SecretError(PlatformError):
 
 class StorageError(PlatformError):
     """The lake or a disk refused."""
+
+
+_SPEAKS_OF_NO_ROW = frozenset(
+    {
+        "adbc_driver_manager.InterfaceError",
+        "deltalake.CommitFailedError",
+        "deltalake.TableNotFoundError",
+        "duckdb.BinderException",
+        "duckdb.CatalogException",
+        "duckdb.InterruptException",
+        "duckdb.IOException",
+        "duckdb.NotImplementedException",
+        "duckdb.OutOfMemoryException",
+        "duckdb.ParserException",
+        "duckdb.PermissionException",
+        "pyarrow.ArrowCancelled",
+        "pyarrow.ArrowNotImplementedError",
+    }
+)
+"""Classes whose first line names objects, settings or memory, and no value of a row."""
+
+_PACKAGES = {"_duckdb": "duckdb", "_internal": "deltalake", "pyarrow.lib": "pyarrow"}
+_LONGEST = 300
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def redacted(error: BaseException) -> str:
+    """What may be said of an engine's or driver's error: its class, its code, and a text that holds no row value.
+
+    Our own errors are clean already and keep their text. Of any other class the text is withheld, unless that class
+    is known to speak of objects and settings only: many engines quote the value that they could not take.
+    """
+    if isinstance(error, PlatformError):
+        return str(error)
+    module, name = type(error).__module__, type(error).__qualname__
+    package = _PACKAGES.get(module, module.partition(".")[0])
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{name}: {error.strerror}{where}"
+    code = next((str(code) for field in ("sqlstate", "pgcode", "errno") if (code := getattr(error, field, None))), "")
+    label = name if package == "builtins" else f"{package}.{name}"
+    label += f" [{code}]" if code else ""
+    first = next(iter(_COLOUR.sub("", str(error)).strip().splitlines()), "")
+    if f"{package}.{name}" in _SPEAKS_OF_NO_ROW and first:
+        return f"{label}: {first[:_LONGEST]}"
+    return f"{label} (its text is withheld: it may hold row values)"

@@ -32,12 +32,18 @@ class Settings:
         """Folder of the environment files."""
         return self.home / "environments"
 
+    @property
+    def dagster_state(self) -> Path:
+        """Folder of Dagster's own databases and logs; a value in ``dagster.yaml`` cannot be composed from two."""
+        return self.state / "dagster"
+
     def variables(self) -> dict[str, str]:
         """The environment variables that carry these settings to a child process."""
         return {
             "EDP_PROJECT": str(self.project),
             "DAGSTER_HOME": str(self.home),
             "EDP_STATE": str(self.state),
+            "EDP_DAGSTER_STATE": str(self.dagster_state),
             "EDP_ENVIRONMENT": self.environment,
         }
 
@@ -71,7 +77,9 @@ def environment_value(name: str) -> str | None:
     return os.environ.get(name)
 
 
-def child_environment(extra: dict[str, str], *, keep: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")) -> dict[str, str]:
+def child_environment(
+    extra: dict[str, str], *, keep: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+) -> dict[str, str]:
     """The environment for a child process: the few variables named in ``keep``, and ``extra``."""
     return {name: os.environ[name] for name in keep if name in os.environ} | extra
 

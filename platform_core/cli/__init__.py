@@ -1,0 +1,63 @@
+"""``edp``: the command line, a thin skin over functions that a pipeline can call."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from platform_core.errors import PlatformError
+
+_COMMANDS = {
+    "setup": "prepare this project: storage, keys, dbt manifests",
+    "check": "check control files",
+    "list": "list what is declared",
+    "run": "run assets without a running Dagster",
+    "demo": "play two days on sample data",
+    "schema": "write JSON Schemas of the control files",
+    "docs": "write the command reference",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when that command is used: some need Dagster, most do not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"platform_core.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="edp-platform-core", prog_name="edp")
+def edp() -> None:
+    """Register tables in YAML; run, check and inspect the platform.
+
+    Exit codes: 0 done or nothing to do, 1 error, 2 changes pending.
+    """
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one clear message, without a traceback."""
+    try:
+        # Without standalone mode click returns the code given to `exit`.
+        code = edp.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except PlatformError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)

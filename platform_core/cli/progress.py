@@ -1,0 +1,158 @@
+"""Shows a run while it works, and what it did at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from platform_core.execution.workspace import AssetOutcome, WorkspaceOutcome
+
+_MARKS = {"ok": ("ok", "green"), "failed": ("failed", "bold red"), "skipped": ("skipped", "yellow")}
+
+
+@contextmanager
+def own_console() -> Iterator[Console]:
+    """A console on a copy of standard output: Dagster redirects the original into a run's log file."""
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace") as stream:
+        width = None if stream.isatty() else 120
+        yield Console(file=stream, width=width, highlight=False)
+
+
+class RunDisplay:
+    """One line on a terminal, one line for each finished asset elsewhere.
+
+    Args:
+        console: where to write.
+        total: how many assets are going to run.
+    """
+
+    def __init__(self, console: Console, *, total: int) -> None:
+        self._console = console
+        self._running: set[str] = set()
+        self._done: set[str] = set()
+        self._progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[running]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("run", total=total, running="")
+
+    def __enter__(self) -> RunDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, outcome: AssetOutcome) -> None:
+        """Take note of a change of status."""
+        name = ".".join(outcome.key.path)
+        if outcome.status == "running":
+            self._running.add(name)
+        elif outcome.status in _MARKS and name not in self._done:
+            self._running.discard(name)
+            self._done.add(name)
+            if not self._console.is_terminal:
+                self._console.print(Text(f"{outcome.status:8}{name}"))
+        self._progress.update(
+            self._task, completed=len(self._done), running=Text.from_markup(", ".join(sorted(self._running)[:3])).plain
+        )
+
+
+def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
+    """Tables a person wants to read: what was ingested, what was made of it, which dashboards were refreshed."""
+    assets = list(outcome.assets.values())
+    bronze = [asset for asset in assets if asset.key.path[1] == "bronze"]
+    dashboards = [asset for asset in assets if asset.key.path[1] == "dashboard"]
+    steps = [asset for asset in assets if asset not in bronze and asset not in dashboards]
+    if bronze:
+        counts = ("read", "inserted", "updated", "deleted", "unchanged")
+        table = _table("ingested", "mode", *counts, "commit", "seconds", "status")
+        for asset in bronze:
+            _row(
+                table,
+                asset,
+                str(asset.metadata.get("edp/mode", "")),
+                *(_count(asset.metadata.get(f"edp/{name}")) for name in counts),
+                {True: f"v{asset.metadata.get('edp/version')}", False: "none"}.get(
+                    asset.metadata.get("edp/committed"), ""
+                ),
+            )
+        console.print(table)
+    if steps:
+        table = _table("made", "rows", "seconds", "status")
+        for asset in steps:
+            rows = asset.metadata.get("edp/rows", asset.metadata.get("dagster/row_count"))
+            _row(table, asset, _count(rows))
+        console.print(table)
+    if dashboards:
+        table = _table("dashboard", "seconds", "status")
+        for asset in dashboards:
+            _row(table, asset)
+        console.print(table)
+    for text in failures(assets):
+        console.print(Text(text, style="red"))
+
+
+def failures(assets: Iterable[AssetOutcome]) -> list[str]:
+    """The message of each failed asset, assets of one failed step together."""
+    texts: dict[str, list[str]] = {}
+    for asset in assets:
+        if asset.status == "failed":
+            texts.setdefault(asset.error, []).append(".".join(asset.key.path))
+    return [f"{', '.join(names)}: {error}" for error, names in texts.items()]
+
+
+def outcome_as_json(outcome: WorkspaceOutcome) -> dict[str, Any]:
+    """The same as data."""
+    return {
+        "succeeded": outcome.succeeded,
+        "runs": [{"run_id": run.run_id, "job": run.job, "status": run.status.value} for run in outcome.runs],
+        "assets": [
+            {
+                "asset": ".".join(asset.key.path),
+                "status": asset.status.value,
+                "run_id": asset.run_id,
+                "seconds": round(asset.seconds, 3),
+                "error": asset.error,
+                "figures": {
+                    name.removeprefix("edp/"): value
+                    for name, value in asset.metadata.items()
+                    if isinstance(value, int | float | str) and not name.startswith("dagster")
+                },
+            }
+            for asset in outcome.assets.values()
+        ],
+    }
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("mode", "status", "commit") else "right")
+    return table
+
+
+def _row(table: Table, asset: AssetOutcome, *cells: str) -> None:
+    mark, style = _MARKS.get(asset.status, (asset.status, ""))
+    seconds = f"{asset.seconds:.2f}" if asset.seconds else ""
+    table.add_row(".".join(asset.key.path), *cells, seconds, Text(mark, style=style))
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""

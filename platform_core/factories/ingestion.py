@@ -1,0 +1,84 @@
+"""Turns one ingestion spec into a bronze asset and the external asset of its source."""
+
+import dagster as dg
+
+from platform_core.factories import translation
+from platform_core.factories.resource import PlatformResource
+from platform_core.operations.ingest import LoadResult, ingest
+from platform_core.plugins.registry import plugin
+from platform_core.specs.connection import ConnectionSpec
+from platform_core.specs.ingestion import IngestionSpec
+from platform_core.specs.manifest import Manifest
+
+
+def build_ingestion_assets(manifest: Manifest) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """All bronze assets of a location, and the sources they are read from."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
+    sources: dict[dg.AssetKey, dg.AssetSpec] = {}
+    for spec in manifest.ingestions:
+        connection = manifest.connection(spec.workstream, spec.source)
+        sources.setdefault(translation.source_key(spec), _source(spec, connection, manifest))
+        assets.append(build_ingestion_asset(spec, connection=connection, manifest=manifest))
+    return [*sources.values(), *assets]
+
+
+def build_ingestion_asset(
+    spec: IngestionSpec, *, connection: ConnectionSpec, manifest: Manifest
+) -> dg.AssetsDefinition:
+    """The asset of one bronze table; its body is one call."""
+    workstream = manifest.workstream(spec.workstream)
+
+    @dg.asset(
+        key=translation.asset_key(spec.ref),
+        deps=[translation.source_key(spec)],
+        group_name=translation.group_name(spec.workstream, "bronze"),
+        description=spec.description or f"{spec.source} · {spec.object}, ingested {spec.mode}.",
+        owners=translation.owners(spec.owners, workstream),
+        kinds={connection.type, "deltalake"},
+        tags=translation.tags(spec.workstream, spec.tags | {"edp/mode": spec.mode}),
+        op_tags=translation.op_tags(isolated=spec.isolated, connection=connection),
+        metadata=translation.declared_columns(spec.columns) | translation.code_reference(spec.place),
+    )
+    def bronze(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+        return load_metadata(ingest(spec, connection=connection, platform=platform.open(context)), spec)
+
+    return bronze
+
+
+def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResult:
+    """What a load did, as metadata of the materialisation."""
+    return dg.MaterializeResult(
+        metadata={
+            "edp/mode": str(result.mode),
+            "edp/read": result.rows_read,
+            "edp/inserted": result.inserted,
+            "edp/updated": result.updated,
+            "edp/deleted": result.deleted,
+            "edp/unchanged": result.unchanged,
+            "edp/late": result.late,
+            "edp/batch": result.batch_id,
+            "edp/version": result.version,
+            "edp/committed": result.committed,
+            "edp/landed_bytes": result.bytes_landed,
+            "edp/written_bytes": result.bytes_written,
+            "edp/watermark_from": str(result.watermark_from),
+            "edp/watermark_to": str(result.watermark_to),
+            **{f"edp/seconds_{phase}": seconds for phase, seconds in result.seconds.items()},
+            "edp/seconds": sum(result.seconds.values()),
+            "dagster/table_name": str(spec.ref),
+            "dagster/column_schema": translation.built_columns(result.schema, spec.columns),
+        }
+    )
+
+
+def _source(spec: IngestionSpec, connection: ConnectionSpec, manifest: Manifest) -> dg.AssetSpec:
+    kind = plugin("source", connection.type).kind or connection.type
+    return dg.AssetSpec(
+        key=translation.source_key(spec),
+        group_name=translation.group_name(spec.workstream, "source"),
+        description=connection.description or f"{spec.object}, read from {connection.name} ({connection.type}).",
+        owners=translation.owners((), manifest.workstream(spec.workstream)),
+        kinds={kind},
+        tags=translation.tags(spec.workstream, {}),
+        metadata=translation.code_reference(connection.place),
+    )

@@ -1,0 +1,54 @@
+"""Turns one processing spec into the asset of its table."""
+
+import dagster as dg
+
+from platform_core.factories import translation
+from platform_core.factories.automation import PROCESSING
+from platform_core.factories.resource import PlatformResource
+from platform_core.factories.success import last_success, success_metadata
+from platform_core.operations.process import StepResult, process
+from platform_core.specs.manifest import Manifest
+from platform_core.specs.processing import ProcessingSpec
+
+
+def build_processing_asset(spec: ProcessingSpec, *, manifest: Manifest) -> dg.AssetsDefinition:
+    """The asset of one step; its body is one call."""
+    key = translation.asset_key(spec.ref)
+
+    @dg.asset(
+        key=key,
+        deps=[translation.asset_key(ref) for ref in spec.inputs],
+        group_name=translation.group_name(spec.workstream, spec.layer),
+        description=spec.description or None,
+        owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
+        kinds={spec.kind, "deltalake"},
+        tags=translation.tags(spec.workstream, spec.tags),
+        op_tags=translation.op_tags(isolated=spec.isolated),
+        metadata=translation.declared_columns(spec.columns) | translation.code_reference(spec.place),
+        automation_condition=PROCESSING,
+    )
+    def table(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+        last = last_success(context.instance, key)
+        result = process(spec, root=manifest.root, platform=platform.open(context), last=last)
+        return step_metadata(result, spec)
+
+    return table
+
+
+def step_metadata(result: StepResult, spec: ProcessingSpec) -> dg.MaterializeResult:
+    """What a step did, as metadata of the materialisation."""
+    metadata = (
+        dict(result.figures)
+        | success_metadata(result)
+        | {
+            "edp/seconds": result.seconds,
+            "edp/rows": result.rows,
+            "edp/committed": result.committed,
+            "dagster/table_name": str(spec.ref),
+        }
+    )
+    if result.version is not None:
+        metadata["edp/version"] = result.version
+    if result.schema is not None:
+        metadata["dagster/column_schema"] = translation.built_columns(result.schema, spec.columns)
+    return dg.MaterializeResult(metadata=metadata)

@@ -1,0 +1,63 @@
+"""Turns one refresh spec into the asset of a dashboard."""
+
+import dagster as dg
+
+from platform_core.errors import RefreshError
+from platform_core.factories import translation
+from platform_core.factories.automation import REFRESH
+from platform_core.factories.readiness import unfit_tables
+from platform_core.factories.resource import PlatformResource
+from platform_core.operations.refresh import RefreshOutcome, refresh
+from platform_core.specs.manifest import Manifest
+from platform_core.specs.refresh import RefreshSpec
+
+
+def build_refresh_asset(spec: RefreshSpec, *, manifest: Manifest) -> dg.AssetsDefinition:
+    """The asset of one dashboard."""
+    connection = manifest.connection(spec.workstream, spec.connection) if spec.connection else None
+
+    @dg.asset(
+        key=translation.asset_key(spec.ref),
+        deps=[translation.asset_key(ref) for ref in spec.inputs],
+        group_name=translation.group_name(spec.workstream, "dashboard"),
+        description=spec.description or spec.title or None,
+        owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
+        kinds={"dashboard", spec.type},
+        tags=translation.tags(spec.workstream, spec.tags),
+        metadata=translation.code_reference(spec.place),
+        automation_condition=REFRESH,
+    )
+    def dashboard(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+        _refuse_unfit(context, spec)
+        outcome = refresh(spec, connection=connection, root=manifest.root, platform=platform.open(context))
+        return refresh_metadata(outcome)
+
+    return dashboard
+
+
+def refresh_metadata(outcome: RefreshOutcome) -> dg.MaterializeResult:
+    """What a refresh did, as metadata of the materialisation."""
+    metadata: dict[str, object] = {
+        "edp/as_of": dg.MetadataValue.timestamp(outcome.as_of),
+        "edp/versions": dg.MetadataValue.json(dict(outcome.versions)),
+        "edp/seconds": outcome.seconds,
+        **outcome.figures,
+    }
+    if outcome.url:
+        metadata["dashboard"] = dg.MetadataValue.url(outcome.url)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _refuse_unfit(context: dg.AssetExecutionContext, spec: RefreshSpec) -> None:
+    graph = context.repository_def.asset_graph
+    shown = {translation.asset_key(ref) for ref in spec.inputs}
+    behind = {key for ancestor in shown if graph.has(ancestor) for key in graph.get_ancestor_asset_keys(ancestor)}
+    executable = [key for key in behind if graph.get(key).is_executable]
+    refs = [ref for key in sorted(shown | set(executable)) if (ref := translation.table_ref(key))]
+    if reasons := unfit_tables(context.instance, refs):
+        lines = [f"{ref}: {reason}" for ref, reason in sorted(reasons.items())]
+        raise RefreshError(
+            f"{spec.ref} was not refreshed: what it shows is not up to date\n  "
+            + "\n  ".join(lines)
+            + "\n  mend and run these first; the dashboard keeps showing its last state"
+        )

@@ -1,0 +1,31 @@
+"""The one resource of all assets: the platform, opened for a step."""
+
+from functools import cache
+
+import dagster as dg
+
+from platform_core.control.environment import load_environment
+from platform_core.execution import cancel_requested
+from platform_core.operations.platform import Platform, open_platform
+from platform_core.settings import Settings, read_settings
+
+PLATFORM = "platform"
+"""Key of the resource."""
+
+
+@cache
+def _opened(settings: Settings) -> Platform:
+    return open_platform(load_environment(settings), state=settings.state)
+
+
+class PlatformResource(dg.ConfigurableResource):
+    """Gives a step the platform of its environment; holds no value that a run could store."""
+
+    def open(self, context: dg.AssetExecutionContext) -> Platform:
+        """The platform with the log and the cancellation of this step.
+
+        Raises:
+            ConfigError: the environment's file is wrong.
+            PluginError: a plug-in that it names is missing.
+        """
+        return _opened(read_settings()).for_step(context.log, lambda: cancel_requested(context))

@@ -1,0 +1,139 @@
+"""Every name that the platform gives to something in Dagster, in one place."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from platform_core.errors import Place
+from platform_core.specs.connection import ConnectionSpec
+from platform_core.specs.ingestion import TECHNICAL_COLUMNS, ColumnSpec, IngestionSpec
+from platform_core.specs.location import WorkstreamSpec
+from platform_core.specs.table import TableRef
+
+ISOLATED_TAG = "edp/isolated"
+CONNECTION_TAG = "edp/connection"
+WORKSTREAM_TAG = "edp/workstream"
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
+_TECHNICAL_DESCRIPTIONS = dict(
+    zip(
+        TECHNICAL_COLUMNS,
+        (
+            "The row is in the source now.",
+            "The row was in the source, and is gone.",
+            "When the row was last inserted or changed here, UTC.",
+            "The load that last touched the row.",
+            "Hash over the source's columns.",
+        ),
+        strict=True,
+    )
+)
+
+
+def asset_key(ref: TableRef) -> dg.AssetKey:
+    """``[workstream, layer, name]``."""
+    return dg.AssetKey(list(ref))
+
+
+def table_ref(key: dg.AssetKey) -> TableRef | None:
+    """The table that an asset key stands for; None for keys of another shape."""
+    return TableRef(*key.path) if len(key.path) == 3 else None
+
+
+def source_key(spec: IngestionSpec) -> dg.AssetKey:
+    """``[workstream, source, <connection>__<object>]``: what a bronze table is read from."""
+    return dg.AssetKey([spec.workstream, "source", f"{spec.source}__{_UNSAFE.sub('_', spec.object).strip('_')}"])
+
+
+def op_name(ref: TableRef) -> str:
+    """Name of the step in runs and logs."""
+    return "__".join(ref)
+
+
+def group_name(workstream: str, layer: str) -> str:
+    """Group in the UI: one per workstream and layer."""
+    return f"{workstream}_{layer}"
+
+
+def job_name(workstream: str) -> str:
+    """The job that runs a workstream's whole graph."""
+    return workstream
+
+
+def schedule_name(workstream: str) -> str:
+    """The schedule of a workstream's job."""
+    return f"{workstream}_schedule"
+
+
+def sensor_name(location: str) -> str:
+    """The sensor that evaluates a location's automation conditions."""
+    return f"{location}_automation"
+
+
+def connection_tag(connection: ConnectionSpec) -> str:
+    """Value of :data:`CONNECTION_TAG` on steps that read from a connection."""
+    return f"{connection.workstream}.{connection.name}"
+
+
+def owners(declared: tuple[str, ...], workstream: WorkstreamSpec) -> list[str]:
+    """The declared owners, else the workstream's."""
+    return list(declared or workstream.owners)
+
+
+def code_reference(place: Place | None) -> dict[str, Any]:
+    """Metadata that links an asset to the line of YAML that declares it."""
+    if place is None:
+        return {}
+    reference = dg.LocalFileCodeReference(file_path=str(place.file.absolute()), line_number=place.line or 1)
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+
+def tags(workstream: str, declared: Mapping[str, str]) -> dict[str, str]:
+    """Tags of an asset."""
+    return {WORKSTREAM_TAG: workstream, **declared}
+
+
+def op_tags(*, isolated: bool, connection: ConnectionSpec | None = None) -> dict[str, str]:
+    """Tags of a step, read by the executor."""
+    result = {ISOLATED_TAG: "true"} if isolated else {}
+    if connection is not None:
+        result[CONNECTION_TAG] = connection_tag(connection)
+    return result
+
+
+def concurrency_limits(connections: Iterable[ConnectionSpec]) -> list[dict[str, Any]]:
+    """Limits for the executor: so many steps of one connection at a time."""
+    return [
+        {"key": CONNECTION_TAG, "value": connection_tag(connection), "limit": connection.max_concurrent}
+        for connection in connections
+        if connection.max_concurrent is not None
+    ]
+
+
+def declared_columns(columns: Mapping[str, ColumnSpec]) -> dict[str, Any]:
+    """Column schema as far as it is declared, for an asset that was never built."""
+    if not columns:
+        return {}
+    return {
+        "dagster/column_schema": dg.TableSchema(
+            columns=[_column(name, "unknown", columns) for name in columns],
+        )
+    }
+
+
+def built_columns(schema: pa.Schema, columns: Mapping[str, ColumnSpec]) -> dg.TableSchema:
+    """Column schema of a table as built, with what was declared about its columns."""
+    return dg.TableSchema(columns=[_column(field.name, str(field.type), columns) for field in schema])
+
+
+def _column(name: str, type_: str, columns: Mapping[str, ColumnSpec]) -> dg.TableColumn:
+    declared = columns.get(name)
+    if declared is None:
+        return dg.TableColumn(name, type_, description=_TECHNICAL_DESCRIPTIONS.get(name))
+    column_tags = {"personal": ""} if declared.personal or declared.masking else {}
+    if declared.masking:
+        column_tags["mask"] = declared.masking.mask
+    return dg.TableColumn(name, type_, description=declared.description or None, tags=column_tags)
