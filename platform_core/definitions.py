@@ -1,5 +1,6 @@
 """The composition root: control metadata of one location in, Dagster definitions out."""
 
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -34,7 +35,10 @@ def build_definitions(control: Path, *, settings: Settings | None = None) -> dg.
     settings = settings or read_settings(start=control)
     environment = load_environment(settings)
     manifest = load_manifest_cached(control, environment=settings.environment, state=settings.state)
-    return assemble(manifest, environment)
+    with warnings.catch_warnings():
+        # Code references are "beta" in Dagster; one warning for each of thousands of tables helps nobody.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return assemble(manifest, environment)
 
 
 def assemble(manifest: Manifest, environment: EnvironmentSpec) -> dg.Definitions:

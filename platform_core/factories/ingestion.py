@@ -3,8 +3,9 @@
 import dagster as dg
 
 from platform_core.factories import translation
-from platform_core.factories.resource import PlatformResource
+from platform_core.factories.asset import build_asset
 from platform_core.operations.ingest import LoadResult, ingest
+from platform_core.operations.platform import Platform
 from platform_core.plugins.registry import plugin
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.ingestion import IngestionSpec
@@ -26,23 +27,25 @@ def build_ingestion_asset(
     spec: IngestionSpec, *, connection: ConnectionSpec, manifest: Manifest
 ) -> dg.AssetsDefinition:
     """The asset of one bronze table; its body is one call."""
-    workstream = manifest.workstream(spec.workstream)
 
-    @dg.asset(
-        key=translation.asset_key(spec.ref),
-        deps=[translation.source_key(spec)],
-        group_name=translation.group_name(spec.workstream, "bronze"),
-        description=spec.description or f"{spec.source} · {spec.object}, ingested {spec.mode}.",
-        owners=translation.owners(spec.owners, workstream),
-        kinds={connection.type, "deltalake"},
-        tags=translation.tags(spec.workstream, spec.tags | {"edp/mode": spec.mode}),
+    def load(_: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+        return load_metadata(ingest(spec, connection=connection, platform=platform), spec)
+
+    return build_asset(
+        dg.AssetSpec(
+            translation.asset_key(spec.ref),
+            deps=[translation.source_key(spec)],
+            group_name=translation.group_name(spec.workstream, "bronze"),
+            description=spec.description or f"{spec.source} · {spec.object}, ingested {spec.mode}.",
+            owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
+            kinds={connection.type, "deltalake"},
+            tags=translation.tags(spec.workstream, spec.tags),
+            metadata=translation.declared_columns(spec.columns) | translation.code_reference(spec.place),
+        ),
+        name=translation.op_name(spec.ref),
+        body=load,
         op_tags=translation.op_tags(isolated=spec.isolated, connection=connection),
-        metadata=translation.declared_columns(spec.columns) | translation.code_reference(spec.place),
     )
-    def bronze(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
-        return load_metadata(ingest(spec, connection=connection, platform=platform.open(context)), spec)
-
-    return bronze
 
 
 def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResult:

@@ -3,9 +3,10 @@
 import dagster as dg
 
 from platform_core.factories import translation
+from platform_core.factories.asset import build_asset
 from platform_core.factories.automation import PROCESSING
-from platform_core.factories.resource import PlatformResource
 from platform_core.factories.success import last_success, success_metadata
+from platform_core.operations.platform import Platform
 from platform_core.operations.process import StepResult, process
 from platform_core.specs.manifest import Manifest
 from platform_core.specs.processing import ProcessingSpec
@@ -15,24 +16,26 @@ def build_processing_asset(spec: ProcessingSpec, *, manifest: Manifest) -> dg.As
     """The asset of one step; its body is one call."""
     key = translation.asset_key(spec.ref)
 
-    @dg.asset(
-        key=key,
-        deps=[translation.asset_key(ref) for ref in spec.inputs],
-        group_name=translation.group_name(spec.workstream, spec.layer),
-        description=spec.description or None,
-        owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
-        kinds={spec.kind, "deltalake"},
-        tags=translation.tags(spec.workstream, spec.tags),
-        op_tags=translation.op_tags(isolated=spec.isolated),
-        metadata=translation.declared_columns(spec.columns) | translation.code_reference(spec.place),
-        automation_condition=PROCESSING,
-    )
-    def table(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+    def step(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         last = last_success(context.instance, key)
-        result = process(spec, root=manifest.root, platform=platform.open(context), last=last)
-        return step_metadata(result, spec)
+        return step_metadata(process(spec, root=manifest.root, platform=platform, last=last), spec)
 
-    return table
+    return build_asset(
+        dg.AssetSpec(
+            key,
+            deps=[translation.asset_key(ref) for ref in spec.inputs],
+            group_name=translation.group_name(spec.workstream, spec.layer),
+            description=spec.description or None,
+            owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
+            kinds={spec.kind, "deltalake"},
+            tags=translation.tags(spec.workstream, spec.tags),
+            metadata=translation.declared_columns(spec.columns) | translation.code_reference(spec.place),
+            automation_condition=PROCESSING,
+        ),
+        name=translation.op_name(spec.ref),
+        body=step,
+        op_tags=translation.op_tags(isolated=spec.isolated),
+    )
 
 
 def step_metadata(result: StepResult, spec: ProcessingSpec) -> dg.MaterializeResult:

@@ -4,9 +4,10 @@ import dagster as dg
 
 from platform_core.errors import RefreshError
 from platform_core.factories import translation
+from platform_core.factories.asset import build_asset
 from platform_core.factories.automation import REFRESH
 from platform_core.factories.readiness import unfit_tables
-from platform_core.factories.resource import PlatformResource
+from platform_core.operations.platform import Platform
 from platform_core.operations.refresh import RefreshOutcome, refresh
 from platform_core.specs.manifest import Manifest
 from platform_core.specs.refresh import RefreshSpec
@@ -16,23 +17,25 @@ def build_refresh_asset(spec: RefreshSpec, *, manifest: Manifest) -> dg.AssetsDe
     """The asset of one dashboard."""
     connection = manifest.connection(spec.workstream, spec.connection) if spec.connection else None
 
-    @dg.asset(
-        key=translation.asset_key(spec.ref),
-        deps=[translation.asset_key(ref) for ref in spec.inputs],
-        group_name=translation.group_name(spec.workstream, "dashboard"),
-        description=spec.description or spec.title or None,
-        owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
-        kinds={"dashboard", spec.type},
-        tags=translation.tags(spec.workstream, spec.tags),
-        metadata=translation.code_reference(spec.place),
-        automation_condition=REFRESH,
-    )
-    def dashboard(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+    def dashboard(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
         _refuse_unfit(context, spec)
-        outcome = refresh(spec, connection=connection, root=manifest.root, platform=platform.open(context))
-        return refresh_metadata(outcome)
+        return refresh_metadata(refresh(spec, connection=connection, root=manifest.root, platform=platform))
 
-    return dashboard
+    return build_asset(
+        dg.AssetSpec(
+            translation.asset_key(spec.ref),
+            deps=[translation.asset_key(ref) for ref in spec.inputs],
+            group_name=translation.group_name(spec.workstream, "dashboard"),
+            description=spec.description or spec.title or None,
+            owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
+            kinds={"dashboard", spec.type},
+            tags=translation.tags(spec.workstream, spec.tags),
+            metadata=translation.code_reference(spec.place),
+            automation_condition=REFRESH,
+        ),
+        name=translation.op_name(spec.ref),
+        body=dashboard,
+    )
 
 
 def refresh_metadata(outcome: RefreshOutcome) -> dg.MaterializeResult:
