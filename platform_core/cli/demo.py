@@ -30,7 +30,8 @@ _GROUP = "edp.samples"
 
 @click.command("demo")
 @click.option("--fresh", is_flag=True, help="Forget the last demo first: its lake, its sources and its runs.")
-def command(fresh: bool) -> None:
+@click.option("--until", type=click.IntRange(1, max(_ACTS)), default=max(_ACTS), help="Stop after this day.")
+def command(fresh: bool, until: int) -> None:
     """Play two days of the sample data through the whole platform.
 
     Played again, nothing is new at the sources, and the tables show that; --fresh starts over.
@@ -45,7 +46,7 @@ def command(fresh: bool) -> None:
     with own_console() as console:
         started = time.monotonic()
         played = _played(settings)
-        for day in [day for day in _ACTS if day > played] or [max(_ACTS)]:
+        for day in [day for day in _ACTS if played < day <= until] or [played]:
             console.rule(Text(_ACTS[day] if day > played else "Nothing new at the sources"), align="left")
             lay_out_sources(settings.state / "sources", day=day)
             outcome = run_workspace(settings, (), console=console)

@@ -1,0 +1,125 @@
+"""A person opens the UI in a real browser and finds the graph, an asset and the dashboard."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.conftest import PROJECT, Demo, environment
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+LOCATIONS = ("crm", "data_platform", "mobility")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def ui(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The webserver over the demo's state, each location in its own process."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("ui") / "webserver.log"
+    command = ["dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=PROJECT,
+            env=environment(demo.state),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while not _answers(url):
+                assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.5)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/server_info", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def shots(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where screenshots go: a folder of the test's, or docs/images with --screenshots."""
+    return PROJECT / "docs" / "images" if request.config.getoption("--screenshots") else tmp_path
+
+
+def test_the_lineage_shows_tables_of_all_three_locations(ui: str, page: Page, shots: Path) -> None:
+    page.goto(f"{ui}/asset-groups")
+    for location in LOCATIONS:
+        expect(page.get_by_text(location, exact=False).first).to_be_visible()
+    page.goto(f"{ui}/asset-groups~/?expanded=*")
+    expect(page.get_by_text("rides_weather").first).to_be_visible()
+    expect(page.get_by_text("rider_activity").first).to_be_visible()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=shots / "lineage.png")
+
+
+def test_the_page_of_an_asset_shows_figures_and_columns(ui: str, page: Page, shots: Path) -> None:
+    page.goto(f"{ui}/assets/crm/bronze/riders?view=overview")
+    expect(page.get_by_text("_is_current").first).to_be_visible()
+    expect(page.get_by_text("edp/inserted").first).to_be_visible()
+    expect(page.get_by_text("team:crm").first).to_be_visible()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=shots / "asset.png")
+
+
+def test_schedules_and_sensors_of_all_locations_are_listed(ui: str, page: Page) -> None:
+    page.goto(f"{ui}/automation")
+    for name in ("mobility_schedule", "crm_schedule", "mobility_automation", "crm_automation"):
+        expect(page.get_by_text(name).first).to_be_visible()
+
+
+def test_the_dashboard_opens_without_any_outside_request(demo: Demo, page: Page, shots: Path) -> None:
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    file = demo.state / "lake" / "mobility" / "dashboard" / "ridership" / "index.html"
+    page.goto(file.as_uri())
+    expect(page.locator("svg").first).to_be_visible()
+    page.screenshot(path=shots / "dashboard.png")
+    assert requests == [file.as_uri()]

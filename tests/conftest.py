@@ -1,0 +1,105 @@
+"""Fixtures of all tests: the project, a fresh state folder, and the demo played once."""
+
+import datetime as dt
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+pytest_plugins = ["tests.services.fixtures"]
+
+Edp = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class Day:
+    """The lake as one day of the demo left it.
+
+    Args:
+        lake: a copy of the lake root.
+        started: when `edp demo` was started for that day, UTC.
+        ended: when it returned.
+        output: what it printed.
+    """
+
+    lake: Path
+    started: dt.datetime
+    ended: dt.datetime
+    output: str
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Both days of the demo, played in a fresh state folder.
+
+    Args:
+        state: the state folder, as day two left it.
+        days: by number.
+    """
+
+    state: Path
+    days: dict[int, Day]
+
+
+def environment(state: Path, **more: str) -> dict[str, str]:
+    """Environment variables for a process of this project that keeps its state in a folder of the test's."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EDP_", "DAGSTER_"))}
+    return inherited | {
+        "EDP_PROJECT": str(PROJECT),
+        "EDP_STATE": str(state),
+        "EDP_DAGSTER_STATE": str(state / "dagster"),
+        "DAGSTER_HOME": str(PROJECT / "dagster_home"),
+        "DO_NOT_TRACK": "1",
+        **more,
+    }
+
+
+def run_edp(*arguments: str, state: Path, timeout: float = 240, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `edp` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "platform_core.cli", *arguments],
+        env=environment(state, **more),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def edp(tmp_path: Path) -> Edp:
+    """`edp` with a fresh state folder of this test."""
+
+    def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return run_edp(*arguments, **{"state": tmp_path / "state", **options})
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo's two days, played once for all tests that look at what it left."""
+    folder = tmp_path_factory.mktemp("demo")
+    state = folder / "state"
+    assert run_edp("setup", state=state).returncode == 0
+    days = {}
+    for day in (1, 2):
+        started = dt.datetime.now(dt.UTC)
+        result = run_edp("demo", "--until", str(day), state=state)
+        ended = dt.datetime.now(dt.UTC)
+        assert result.returncode == 0, result.stdout + result.stderr
+        copy = folder / f"day{day}"
+        shutil.copytree(state / "lake", copy)
+        days[day] = Day(copy, started, ended, result.stdout)
+    return Demo(state, days)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", action="store_true", help="Write the browser tests' pictures to docs/images.")
