@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ConfigDict, Field
 
 from platform_core.specs.base import Name, Plain, Spec
@@ -29,6 +27,6 @@ class ConnectionSpec(Spec):
     )
     options: Plain = Field(default_factory=dict, description="The plug-in's own options, as declared.")
 
-    def option(self, name: str) -> Any:
+    def option(self, name: str) -> object:
         """One declared option, or None."""
         return self.options.get(name)

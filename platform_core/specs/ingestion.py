@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from platform_core.specs.base import Duration, Model, Name, Plain, Spec
+from platform_core.specs.base import Column, Columns, Duration, Model, Name, Owner, Plain, Spec, Tags
 from platform_core.specs.table import TableRef
 
 TECHNICAL_COLUMNS = ("_is_current", "_is_deleted", "_modified_at", "_batch_id", "_row_hash")
@@ -46,21 +46,29 @@ class IngestionSpec(Spec):
     workstream: Name
     source: Name = Field(description="Name of the connection it is read from.")
     object: str = Field(min_length=1, description="Table, path or endpoint at the source.")
-    table: Name = Field(description="Name of the bronze table.")
+    table: Name = Field(
+        description="Name of the bronze table; default: the last part of the object, if that is a name."
+    )
     mode: LoadMode
-    key: tuple[str, ...] = Field(default=(), description="Columns that identify a row; required but for append.")
-    cursor: str | None = Field(default=None, description="Column that grows with every change; required for incremental.")
+    key: Columns = Field(default=(), description="Columns that identify a row; required but for append.")
+    cursor: Column | None = Field(
+        default=None, description="Column that grows with every change; required for incremental."
+    )
     lookback: Duration = Field(default=timedelta(0), description="How far before the watermark rows are read again.")
-    sequence_by: str | None = Field(default=None, description="Column that tells the newer of two rows; default: the cursor.")
-    deleted_flag: str | None = Field(default=None, description="Boolean column of the source that marks a row as gone.")
+    sequence_by: Column | None = Field(
+        default=None, description="Column that tells the newer of two rows; default: the cursor."
+    )
+    deleted_flag: Column | None = Field(
+        default=None, description="Boolean column of the source that marks a row as gone."
+    )
     max_delete_ratio: float = Field(
         default=0.5, ge=0, le=1, description="Largest share of current rows that one full load may flag deleted."
     )
-    columns: dict[str, ColumnSpec] = Field(default_factory=dict)
+    columns: dict[Column, ColumnSpec] = Field(default_factory=dict)
     options: Plain = Field(default_factory=dict, description="Options of the source plug-in for this object.")
     description: str = ""
-    tags: dict[str, str] = Field(default_factory=dict)
-    owners: tuple[str, ...] = ()
+    tags: Tags = Field(default_factory=dict)
+    owners: tuple[Owner, ...] = ()
     isolated: bool = Field(default=False, description="Run in a process of its own.")
 
     @property
@@ -90,20 +98,17 @@ class IngestionSpec(Spec):
             raise ValueError("mode append has no key; remove 'key' or use mode incremental")
         if self.lookback and not self.cursor:
             raise ValueError("'lookback' needs 'cursor'")
+        if self.deleted_flag and self.mode is LoadMode.APPEND:
+            raise ValueError("mode append never changes a row; remove 'deleted_flag' or use mode incremental")
+        for column in (*self.key, self.cursor, *self.columns):
+            if column in TECHNICAL_COLUMNS:
+                raise ValueError(f"column '{column}' is added by the platform; a source's column has another name")
+        masks = self.masks
         for column in filter(None, (self.cursor, self.sequence_by, self.deleted_flag)):
-            if column in self.masks:
+            if column in masks:
                 raise ValueError(f"column '{column}' orders or flags rows and so cannot be masked")
         return self
 
     def sequence_column(self) -> str | None:
         """The column by which the newer of two rows of one key is known."""
         return self.sequence_by or self.cursor
-
-
-def column_from_yaml(value: Plain) -> Plain:
-    """Turn ``{mask: hash, domain: email, personal: true}`` into the fields of :class:`ColumnSpec`."""
-    own = {key: value[key] for key in ("description", "personal") if key in value}
-    if "mask" not in value:
-        return {**own, **{key: value[key] for key in value if key not in own}}
-    options: dict[str, Any] = {key: item for key, item in value.items() if key not in own and key != "mask"}
-    return {**own, "masking": {"mask": value["mask"], "options": options}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from platform_core.specs.base import Model, Name, Spec
+from platform_core.specs.base import Model, Name, Owner, Spec
 
 
 class ScheduleSpec(Model):
@@ -19,7 +19,7 @@ class WorkstreamSpec(Spec):
 
     name: Name
     description: str = ""
-    owners: tuple[str, ...] = Field(
+    owners: tuple[Owner, ...] = Field(
         min_length=1, description="E-mail addresses, or team:<name>.", examples=[["team:mobility"]]
     )
     schedule: ScheduleSpec | None = None

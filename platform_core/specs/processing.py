@@ -7,9 +7,12 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from platform_core.specs.base import Name, Spec
+from platform_core.specs.base import Columns, Name, Owner, Spec, TableName, Tags
 from platform_core.specs.ingestion import ColumnSpec
 from platform_core.specs.table import TableRef
+
+RESERVED_LAYERS = ("bronze", "landing", "dashboard", "source")
+"""Layers that only the platform itself writes."""
 
 
 class StepKind(StrEnum):
@@ -34,18 +37,20 @@ class ProcessingSpec(Spec):
     layer: Name
     name: Name
     kind: StepKind
-    sql: str | None = Field(default=None, description="Path of a file with one SELECT, relative to the location's package.")
+    sql: str | None = Field(
+        default=None, description="Path of a file with one SELECT, relative to the location's package."
+    )
     function: str | None = Field(default=None, description="package.module:function of a Python step.")
-    depends_on: tuple[str, ...] = Field(
+    depends_on: tuple[TableName, ...] = Field(
         default=(), description="Tables read: layer.name or workstream.layer.name; for sql steps they may be left out."
     )
     write: WriteMode = WriteMode.OVERWRITE
-    key: tuple[str, ...] = Field(default=(), description="Columns that identify a row; required for merge.")
+    key: Columns = Field(default=(), description="Columns that identify a row; required for merge.")
     variables: dict[str, Any] = Field(default_factory=dict, description="Handed to a Python step; $name in a sql step.")
     columns: dict[str, ColumnSpec] = Field(default_factory=dict)
     description: str = ""
-    tags: dict[str, str] = Field(default_factory=dict)
-    owners: tuple[str, ...] = ()
+    tags: Tags = Field(default_factory=dict)
+    owners: tuple[Owner, ...] = ()
     isolated: bool = Field(default=False, description="Run in a process of its own.")
 
     @property
@@ -66,7 +71,10 @@ class ProcessingSpec(Spec):
         if getattr(self, other) is not None:
             raise ValueError(f"a step of kind {self.kind} has no '{other}'")
         if self.write is WriteMode.MERGE and not self.key:
-            raise ValueError("write: merge needs 'key'")
-        if self.layer in ("bronze", "landing", "dashboard", "source"):
+            raise ValueError("write: merge needs 'key': the columns that identify a row")
+        if self.layer in RESERVED_LAYERS:
             raise ValueError(f"layer '{self.layer}' belongs to the platform; use silver, gold or a name of your own")
+        if masked := [name for name, column in self.columns.items() if column.masking]:
+            # A mask that nobody applies would be a promise that nobody keeps.
+            raise ValueError(f"column '{masked[0]}': masks are applied when a table is ingested, not by a step")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from platform_core.specs.base import Name, Plain, Spec
+from platform_core.specs.base import Name, Owner, Plain, Spec, TableName, Tags
 from platform_core.specs.table import TableRef
 
 
@@ -17,12 +17,14 @@ class RefreshSpec(Spec):
     workstream: Name
     name: Name
     type: str = Field(description="Name of the dashboard plug-in: page, powerbi, …")
-    connection: Name | None = Field(default=None, description="Connection to the dashboard service, where it needs one.")
-    shows: tuple[str, ...] = Field(min_length=1, description="Tables: layer.name or workstream.layer.name.")
+    connection: Name | None = Field(
+        default=None, description="Connection to the dashboard service, where it needs one."
+    )
+    shows: tuple[TableName, ...] = Field(min_length=1, description="Tables: layer.name or workstream.layer.name.")
     title: str = ""
     description: str = ""
-    tags: dict[str, str] = Field(default_factory=dict)
-    owners: tuple[str, ...] = ()
+    tags: Tags = Field(default_factory=dict)
+    owners: tuple[Owner, ...] = ()
     options: Plain = Field(default_factory=dict)
 
     @property
