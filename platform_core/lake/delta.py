@@ -1,0 +1,329 @@
+"""Delta tables: open, read and write; every write is one commit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pyarrow as pa
+from sqlglot import exp
+
+from platform_core.errors import LoadError, PlatformError, SchemaError, StorageError, redacted
+from platform_core.lake.columns import conform, lake_schema, refuse_drift
+from platform_core.lake.prefetch import prefetched
+from platform_core.lake.storage import local_path
+from platform_core.plugins.interfaces import TableReader
+from platform_core.specs.processing import WriteMode
+from platform_core.specs.table import TableRef
+
+if TYPE_CHECKING:
+    from deltalake import CommitProperties, DeltaTable
+
+APPLICATION = "edp"
+"""Application id of every commit the platform makes.
+
+One id for all writers of ours: delta-rs refuses a commit of a handle that has become stale only where both commits
+carry the same id, and lets it pass after someone's append otherwise.
+"""
+
+_FEATURES_BEYOND_FILES = {"deletionVectors", "columnMapping"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a write did.
+
+    Args:
+        version: Delta version after it.
+        rows: rows handed to it.
+        bytes: size of the files that it added.
+        committed: false where the table held the batch already.
+    """
+
+    version: int
+    rows: int
+    bytes: int
+    committed: bool = True
+
+
+def open_table(uri: str, *, storage_options: Mapping[str, str], version: int | None = None) -> DeltaTable | None:
+    """The table at ``uri``, as of its newest or the given version; None where there is none.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    try:
+        return DeltaTable(uri, version=version, storage_options=dict(storage_options))
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise StorageError(f"{uri}: the Delta table cannot be opened\n  {redacted(error)}") from None
+
+
+def batch_of(table: DeltaTable | None) -> int:
+    """The newest batch id committed to a table by this platform; 0 where there is none."""
+    return 0 if table is None else (table.transaction_version(APPLICATION) or 0)
+
+
+def table_schema(table: DeltaTable) -> pa.Schema:
+    """The columns of a table as plain Arrow types, all nullable, without metadata."""
+    return lake_schema(pa.schema(table.schema().to_arrow()), of=table.table_uri)
+
+
+@dataclass(frozen=True)
+class DeltaTableReader(TableReader):
+    """The rows of one Delta table, as of one version, streamed.
+
+    A bronze table of mode ``full`` or ``incremental`` also holds deleted rows: filter by ``_is_current``.
+    """
+
+    handle: DeltaTable = field(repr=False)
+
+    @classmethod
+    def open(
+        cls, uri: str, *, storage_options: Mapping[str, str], version: int | None = None
+    ) -> DeltaTableReader | None:
+        """A reader of the table at ``uri``; None where there is none."""
+        table = open_table(uri, storage_options=storage_options, version=version)
+        return None if table is None else cls(table)
+
+    @property
+    def version(self) -> int:
+        return self.handle.version()
+
+    @property
+    def schema(self) -> pa.Schema:
+        return table_schema(self.handle)
+
+    @property
+    def batch(self) -> int:
+        """The newest batch id that the table holds; 0 where there is none."""
+        return batch_of(self.handle)
+
+    @property
+    def plain_files(self) -> tuple[str, ...] | None:
+        """Paths or URLs of the Parquet files that together are the table; None where only Delta readers read it right.
+
+        Deletion vectors and column mapping change what a file means; partition columns are not in the files.
+        """
+        protocol = self.handle.protocol()
+        features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
+        if features & _FEATURES_BEYOND_FILES or self.handle.metadata().partition_columns:
+            return None
+        root = local_path(self.handle.table_uri)
+        if root is None:
+            return tuple(self.handle.file_uris())
+        # `file_uris` of a local table encodes its folder but not its files.
+        return tuple(str(root / unquote(path)) for path in file_sizes(self.handle))
+
+    def read(self, *, columns: tuple[str, ...] | None = None) -> pa.RecordBatchReader:
+        """Stream the table, or some columns of it, in no particular order.
+
+        Raises:
+            SchemaError: a column is not in the table.
+            StorageError: while reading, the store refused.
+        """
+        schema = self.schema
+        if columns is not None:
+            if unknown := [name for name in columns if name not in schema.names]:
+                raise SchemaError(
+                    f"{self.handle.table_uri}: no column {', '.join(unknown)}\n  columns: {', '.join(schema.names)}"
+                )
+            schema = pa.schema([schema.field(name) for name in columns])
+        # A column list is always given: the scan otherwise keeps its own order of columns.
+        stream = pa.RecordBatchReader.from_stream(self.handle.scan(columns=schema.names))
+        return pa.RecordBatchReader.from_batches(schema, _checked(stream, schema, self.handle.table_uri))
+
+
+def _checked(stream: pa.RecordBatchReader, schema: pa.Schema, uri: str) -> Iterator[pa.RecordBatch]:
+    try:
+        # The scan yields view types, which DuckDB and Parquet writers of other libraries do not all take.
+        for batch in stream:
+            yield batch.cast(schema)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{uri}: the table cannot be read\n  {redacted(error)}") from None
+
+
+def write(
+    data: pa.RecordBatchReader,
+    *,
+    table: TableRef,
+    uri: str,
+    storage_options: Mapping[str, str],
+    mode: WriteMode,
+    key: tuple[str, ...] = (),
+    batch: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Written:
+    """Write the result of a step or model as one Delta commit; the table is made where it is missing.
+
+    Args:
+        data: read once, so a write that meets another writer's commit fails rather than begins anew. ``overwrite``
+            and ``append`` stream it; ``merge`` holds it in memory to check its keys.
+        mode: ``overwrite`` replaces rows and columns, ``append`` adds rows, ``merge`` updates and inserts by ``key``.
+        key: columns that identify a row, for ``merge``.
+        batch: number of this write. A table that already holds it, or a later one, is left as it is; None: the next.
+        metadata: texts that are committed with the data.
+
+    Raises:
+        LoadError: a key is null or doubled, or another writer committed first; nothing was written.
+        SchemaError: the columns do not fit the table; nothing was written.
+        StorageError: the store refused. An error of our own that ``data`` raises passes unchanged.
+    """
+    existing = open_table(uri, storage_options=storage_options)
+    held = batch_of(existing)
+    if existing is not None and batch is not None and held >= batch:
+        return Written(version=existing.version(), rows=0, bytes=0, committed=False)
+    stream = _Conformed(data, of=str(table), existing=None if existing is None else table_schema(existing))
+    if existing is not None and mode is not WriteMode.OVERWRITE:
+        refuse_drift(of=str(table), expected=table_schema(existing), given=stream.schema)
+    before = set() if existing is None else set(file_sizes(existing))
+    properties = commit_properties(held + 1 if batch is None else batch, metadata or {})
+    try:
+        # delta-rs panics where a stream that it reads calls delta-rs: hence the thread.
+        with prefetched(stream.batches()) as batches:
+            reader = pa.RecordBatchReader.from_batches(stream.schema, batches)
+            if mode is WriteMode.MERGE:
+                rows = reader.read_all()
+                _check_keys(rows, table=table, key=key)
+                _merge(existing, rows, key=key, uri=uri, storage_options=storage_options, properties=properties)
+            else:
+                _replace_or_add(existing, reader, mode, uri, storage_options, properties)
+    except PlatformError:
+        raise
+    # Rust wraps what the stream raises in errors of many classes, so the stream itself is asked; and where Rust panics,
+    # what arrives is no Exception.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if isinstance(stream.failure, PlatformError):
+            raise stream.failure from None
+        raise _refusal(stream.failure or error, table=table, uri=uri) from None
+    written = open_table(uri, storage_options=storage_options)
+    if written is None:
+        raise StorageError(f"{table}: {uri} vanished while it was written")
+    added = sum(size for path, size in file_sizes(written).items() if path not in before)
+    return Written(version=written.version(), rows=stream.rows, bytes=added)
+
+
+def commit_properties(batch: int, metadata: Mapping[str, str]) -> CommitProperties:
+    """What every commit of ours carries: the batch id, and texts under names that begin with ``edp.``."""
+    from deltalake import CommitProperties, Transaction
+
+    return CommitProperties(
+        app_transactions=[Transaction(APPLICATION, batch)],
+        custom_metadata={f"edp.{name}": str(text) for name, text in metadata.items()},
+        max_commit_retries=0,
+    )
+
+
+def file_sizes(table: DeltaTable) -> dict[str, int]:
+    """Size in bytes of each file of a table, by its path as the log writes it."""
+    actions = pa.table(table.get_add_actions())
+    return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+
+
+def _replace_or_add(
+    existing: DeltaTable | None,
+    data: pa.RecordBatchReader,
+    mode: WriteMode,
+    uri: str,
+    storage_options: Mapping[str, str],
+    properties: CommitProperties,
+) -> None:
+    from deltalake import write_deltalake
+
+    if existing is None:
+        write_deltalake(uri, data, mode="error", storage_options=dict(storage_options), commit_properties=properties)
+    elif mode is WriteMode.OVERWRITE:
+        write_deltalake(existing, data, mode="overwrite", schema_mode="overwrite", commit_properties=properties)
+    else:
+        write_deltalake(existing, data, mode="append", commit_properties=properties)
+
+
+def _merge(
+    existing: DeltaTable | None,
+    rows: pa.Table,
+    *,
+    key: tuple[str, ...],
+    uri: str,
+    storage_options: Mapping[str, str],
+    properties: CommitProperties,
+) -> None:
+    if existing is None:
+        _replace_or_add(None, rows.to_reader(), WriteMode.APPEND, uri, storage_options, properties)
+        return
+    same_key = exp.and_(
+        *(
+            exp.EQ(this=exp.column(name, "old", quoted=True), expression=exp.column(name, "new", quoted=True))
+            for name in key
+        )
+    )
+    # delta-rs's own "update all" does not quote a back quote.
+    columns = {_quoted(name): _quoted(name, "new") for name in rows.column_names}
+    (
+        existing.merge(
+            rows,
+            predicate=same_key.sql(dialect="postgres"),
+            source_alias="new",
+            target_alias="old",
+            commit_properties=properties,
+        )
+        .when_matched_update(updates=columns)
+        .when_not_matched_insert(updates=columns)
+        .execute()
+    )
+
+
+def _quoted(name: str, table: str | None = None) -> str:
+    return str(exp.column(name, table, quoted=True).sql(dialect="postgres"))
+
+
+def _check_keys(rows: pa.Table, *, table: TableRef, key: tuple[str, ...]) -> None:
+    import pyarrow.compute as pc
+
+    if not key:
+        raise LoadError(f"{table}: write mode merge needs key columns; nothing was written")
+    if unknown := [name for name in key if name not in rows.column_names]:
+        raise SchemaError(f"{table}: no key column {', '.join(unknown)}\n  columns: {', '.join(rows.column_names)}")
+    keys = rows.select(list(key))
+    nulls = pc.sum(functools.reduce(pc.or_, (pc.is_null(keys[name]) for name in key))).as_py() or 0
+    doubled = keys.num_rows - keys.group_by(list(key)).aggregate([]).num_rows
+    if nulls or doubled:
+        raise LoadError(
+            f"{table}: {nulls} rows with a null key and {doubled} rows with a key that another row has, "
+            f"of {keys.num_rows} rows; nothing was written\n  key: {', '.join(key)}"
+        )
+
+
+def _refusal(error: BaseException, *, table: TableRef, uri: str) -> PlatformError:
+    from deltalake.exceptions import CommitFailedError
+
+    if isinstance(error, CommitFailedError):
+        return LoadError(f"{table}: another writer committed first; nothing was written\n  run it again")
+    return StorageError(f"{table}: writing to {uri} failed; nothing was committed\n  {redacted(error)}")
+
+
+class _Conformed:
+    """A stream in the types of the lake, which counts its rows and remembers what it failed with."""
+
+    def __init__(self, data: pa.RecordBatchReader, *, of: str, existing: pa.Schema | None) -> None:
+        self._data = data
+        self.schema = lake_schema(data.schema, of=of, existing=existing)
+        self.rows = 0
+        self.failure: BaseException | None = None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._data:
+                self.rows += batch.num_rows
+                yield conform(batch, self.schema)
+        except Exception as error:
+            self.failure = error
+            raise
