@@ -7,13 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from platform_core.errors import PluginError
 from platform_core.specs.base import Model
 from platform_core.specs.ingestion import LoadMode
 from platform_core.specs.table import TableRef
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 Cursor = int | float | str | dt.date | dt.datetime
 """A value of a cursor column, as Arrow's ``as_py`` gives it."""
@@ -169,6 +173,7 @@ class RefreshRequest:
         title: what a person reads above it.
         tables: reader by table name as declared in ``shows``.
         folder: lake folder for files of this dashboard.
+        storage_options: for the object store of ``folder``.
         as_of: when the newest shown table was made, UTC.
         log: takes one line of progress.
         cancelled: true once the run is being cancelled; poll it while waiting.
@@ -180,6 +185,7 @@ class RefreshRequest:
     folder: str
     as_of: dt.datetime
     log: Callable[[str], None]
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     cancelled: Callable[[], bool] = lambda: False
 
 
@@ -303,6 +309,7 @@ class Engine(ABC):
         *,
         tables: Mapping[TableRef, TableReader],
         variables: Mapping[str, Any],
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> pa.RecordBatchReader:
         """Stream the result of one SELECT.
 
@@ -310,6 +317,16 @@ class Engine(ABC):
             sql: one SELECT whose tables are named in full: ``workstream.layer.name``.
             tables: reader by table.
             variables: values for ``$name`` parameters.
+            cancelled: true once the run is being cancelled; the query then ends with an error.
 
         Raises StepError with a message free of row values.
         """
+
+    def connect(self, tables: Mapping[TableRef, TableReader]) -> DuckDBPyConnection:
+        """A DuckDB connection that holds the given tables under their full names, for steps that work with relations.
+
+        Raises PluginError where the engine has none.
+        """
+        raise PluginError(
+            f"engine {type(self).__name__} gives no DuckDB relations of {len(tables)} tables; use .reader() or .arrow()"
+        )

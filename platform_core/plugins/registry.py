@@ -45,7 +45,7 @@ def plugin(kind: str, name: str) -> type[Any]:
         raise PluginError(f"unknown {kind} '{name}'\n  " + "\n  ".join(suggestions(kind, name)))
     try:
         loaded: type[Any] = entries[name].load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise PluginError(
             f"{kind} '{name}' cannot be loaded: {error}\n  install what it needs, then try again"
         ) from error

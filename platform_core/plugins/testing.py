@@ -1,0 +1,287 @@
+"""Conformance suites: what every plug-in of a kind promises, as tests that a team runs on its own.
+
+Subclass a suite in a test module, override its fixtures, and pytest runs the promises::
+
+    class TestOurSource(SourceSuite):
+        @pytest.fixture
+        def place(self, tmp_path):
+            def put(rows):
+                ...
+                return OurSource(OurSource.Options(...), secret=no_secrets), ReadRequest(object="rows")
+            return put
+
+        @pytest.fixture
+        def place_broken(self, tmp_path): ...
+
+Have pytest explain failed comparisons: ``pytest.register_assert_rewrite("platform_core.plugins.testing")``
+in ``conftest.py``.
+"""
+# ruff: noqa: S101 - these are tests
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from typing import Any, ClassVar, NoReturn
+
+import pyarrow as pa
+import pytest
+
+from platform_core.errors import SecretError, SourceError
+from platform_core.plugins.interfaces import Cursor, ReadRequest, Source
+
+UTC = dt.UTC
+CANARY = "canary-1f0a6b"
+"""A row value that no message may hold."""
+
+Placed = tuple[Source, ReadRequest]
+Place = Callable[[pa.Table], Placed]
+
+_TYPES = {
+    "id": pa.int64(),
+    "name": pa.string(),
+    "big": pa.int64(),
+    "amount": pa.decimal128(18, 2),
+    "ratio": pa.float64(),
+    "flag": pa.bool_(),
+    "day": pa.date32(),
+    "at": pa.timestamp("us"),
+    "seen": pa.timestamp("us", tz="UTC"),
+    "data": pa.binary(),
+}
+_NULLS = dict.fromkeys(_TYPES)
+_ROWS: tuple[dict[str, Any], ...] = (
+    {
+        "id": 1,
+        "name": "Zoë 北京 🚲",
+        "big": 2**63 - 1,
+        "amount": Decimal("0.10"),
+        "ratio": 0.1,
+        "flag": True,
+        "day": dt.date(2024, 2, 29),
+        "at": dt.datetime(2024, 1, 1, 10, 0, 0, 123456),
+        "seen": dt.datetime(2024, 1, 1, 10, 0, 0, 123456, tzinfo=UTC),
+        "data": b"\x00\xff",
+    },
+    {
+        "id": 2,
+        "name": 'a "quoted", text\nof two lines',
+        "big": -(2**63),
+        "amount": Decimal("-9999999999999999.99"),
+        "ratio": -1e300,
+        "flag": False,
+        "day": dt.date(1900, 1, 1),
+        "at": dt.datetime(2024, 1, 1, 10, 0, 0, 123457),
+        "seen": dt.datetime(2024, 1, 1, 10, 0, 0, 123457, tzinfo=UTC),
+        "data": b"text",
+    },
+    {
+        "id": 3,
+        "name": "",
+        "big": 2**53 + 1,
+        "amount": Decimal("9999999999999999.99"),
+        "ratio": 5e-324,
+        "flag": True,
+        "day": dt.date(2024, 3, 1),
+        "at": dt.datetime(2024, 1, 1, 10, 0, 0, 123457),
+        "seen": dt.datetime(2024, 1, 1, 10, 0, 0, 123457, tzinfo=UTC),
+        "data": b"",
+    },
+    {**_NULLS, "id": 4},
+    {
+        "id": 5,
+        "name": "zz",
+        "big": 0,
+        "amount": Decimal("0.00"),
+        "ratio": 0.0,
+        "flag": False,
+        "day": dt.date(9999, 12, 31),
+        "at": dt.datetime(9999, 12, 31, 23, 59, 59, 999999),
+        "seen": dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        "data": b"\n",
+    },
+)
+_CURSORS: dict[str, Cursor] = {
+    "id": 2,
+    "name": "a ",
+    "big": 2**53 + 1,
+    "ratio": 0.0,
+    "day": dt.date(2024, 2, 29),
+    "at": dt.datetime(2024, 1, 1, 10, 0, 0, 123457),
+    "seen": dt.datetime(2024, 1, 1, 10, 0, 0, 123457, tzinfo=UTC),
+}
+
+
+def no_secrets(name: str) -> NoReturn:
+    """For a source that needs no secret."""
+    raise SecretError(f"this test gives no secret '{name}'")
+
+
+def sample(*columns: str) -> pa.Table:
+    """A few rows with the values that go wrong first; without names, of every type.
+
+    Columns: ``id`` (key), ``name``, ``big``, ``amount`` decimal(18,2), ``ratio``, ``flag``, ``day``, ``at`` (time
+    without zone), ``seen`` (time in UTC) and ``data`` (bytes); all but ``id`` hold nulls.
+    """
+    names = columns or tuple(_TYPES)
+    schema = pa.schema([(name, _TYPES[name]) for name in names])
+    return pa.Table.from_pylist([{name: row[name] for name in names} for row in _ROWS], schema=schema)
+
+
+def many(rows: int) -> pa.Table:
+    """As many rows of ``id`` and ``name``, for batches."""
+    numbers = range(rows)
+    return pa.table({"id": pa.array(numbers, pa.int64()), "name": [f"row {number}" for number in numbers]})
+
+
+class SourceSuite:
+    """What every source promises.
+
+    Override the fixtures ``place`` and ``place_broken``, and name in ``left_out`` what the system behind the source
+    cannot hold at all.
+    """
+
+    left_out: ClassVar[frozenset[str]] = frozenset()
+    """Columns of :func:`sample` that the system cannot hold, such as ``data`` for CSV."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        """A function that puts a table's rows at the source and returns a source and the request that reads them."""
+        raise NotImplementedError("override the fixture 'place'")
+
+    @pytest.fixture
+    def place_broken(self) -> Callable[[str], Placed]:
+        """A function that puts rows at the source of which a later one cannot be read, and holds the given text."""
+        raise NotImplementedError("override the fixture 'place_broken'")
+
+    def test_the_schema_is_that_of_the_rows(self, place: Place) -> None:
+        with _placed(place, self._sample()) as (source, request):
+            reader = source.read(request)
+            assert source.schema(request) == reader.schema
+            assert {batch.schema for batch in reader} == {reader.schema}
+
+    def test_every_value_arrives_as_it_is(self, place: Place) -> None:
+        rows = self._sample()
+        with _placed(place, rows) as (source, request):
+            assert _by_id(source.read(request).read_all()) == rows.to_pylist()
+
+    def test_every_type_arrives_as_it_is(self, place: Place) -> None:
+        rows = self._sample()
+        with _placed(place, rows) as (source, request):
+            assert source.schema(request) == rows.schema
+
+    def test_no_batch_is_larger_than_asked_for(self, place: Place) -> None:
+        with _placed(place, many(1000)) as (source, request):
+            sizes = [batch.num_rows for batch in source.read(dataclasses.replace(request, batch_rows=64))]
+            assert (sum(sizes), max(sizes) <= 64, min(sizes) > 0) == (1000, True, True)
+
+    def test_only_the_wanted_columns_come_in_the_wanted_order(self, place: Place) -> None:
+        rows = self._sample()
+        with _placed(place, rows) as (source, request):
+            wanted = dataclasses.replace(request, columns=("name", "id"))
+            read = source.read(wanted).read_all()
+            assert source.schema(wanted).names == read.schema.names == ["name", "id"]
+            assert _by_id(read) == rows.select(["name", "id"]).to_pylist()
+
+    @pytest.mark.parametrize("cursor", sorted(_CURSORS))
+    def test_since_is_inclusive_and_keeps_every_tie(self, place: Place, cursor: str) -> None:
+        if cursor in self.left_out:
+            # A system that has no such type has no such cursor: nothing is promised, and nothing is to be refused.
+            return
+        since = _CURSORS[cursor]
+        rows = sample(*dict.fromkeys(("id", "name", cursor)))
+        expected = [row for row in rows.to_pylist() if row[cursor] is not None and row[cursor] >= since]
+        with _placed(place, rows) as (source, request):
+            read = source.read(dataclasses.replace(request, cursor=cursor, since=since)).read_all()
+            assert _by_id(read) == expected
+
+    def test_the_cursor_need_not_be_among_the_columns(self, place: Place) -> None:
+        with _placed(place, many(10)) as (source, request):
+            read = source.read(dataclasses.replace(request, columns=("name",), cursor="id", since=8)).read_all()
+            assert sorted(read.to_pylist(), key=str) == [{"name": "row 8"}, {"name": "row 9"}]
+
+    def test_a_watermark_of_another_kind_than_the_cursor_is_refused(self, place: Place) -> None:
+        with _placed(place, many(10)) as (source, request), pytest.raises(SourceError, match="'id'"):
+            source.read(dataclasses.replace(request, cursor="id", since=CANARY)).read_all()
+
+    def test_a_table_without_rows_has_its_columns(self, place: Place) -> None:
+        rows = self._sample().slice(0, 0)
+        with _placed(place, rows) as (source, request):
+            read = source.read(request).read_all()
+            assert (read.schema, read.num_rows) == (rows.schema, 0)
+
+    def test_a_missing_object_is_named(self, place: Place) -> None:
+        with _placed(place, many(1)) as (source, request):
+            missing = dataclasses.replace(request, object=f"{request.object}_missing")
+            for ask in (source.schema, source.read):
+                with pytest.raises(SourceError, match="_missing"):
+                    ask(missing)
+
+    def test_an_unknown_column_is_named_beside_the_known_ones(self, place: Place) -> None:
+        with _placed(place, many(1)) as (source, request):
+            for wrong in ({"columns": ("id", "nmae")}, {"cursor": "nmae", "since": 1}):
+                with pytest.raises(SourceError) as caught:
+                    source.read(dataclasses.replace(request, **wrong)).read_all()
+                assert "nmae" in str(caught.value)
+                assert "name" in str(caught.value).replace("nmae", "")
+
+    def test_a_row_that_cannot_be_read_stops_the_read(self, place_broken: Callable[[str], Placed]) -> None:
+        source, request = place_broken(CANARY)
+        with closing(source), pytest.raises(SourceError):
+            source.read(request).read_all()
+
+    def test_an_error_holds_no_row_value(self, place_broken: Callable[[str], Placed]) -> None:
+        source, request = place_broken(CANARY)
+        with closing(source), pytest.raises(SourceError) as caught:
+            source.read(request).read_all()
+        told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+        assert CANARY not in told
+
+    def test_closing_twice_is_safe(self, place: Place) -> None:
+        source, request = place(many(100))
+        next(iter(source.read(dataclasses.replace(request, batch_rows=10))))
+        source.close()
+        source.close()
+
+    def test_a_closed_source_does_not_pass_off_a_part_as_all(self, place: Place) -> None:
+        source, request = place(many(100))
+        reader = source.read(dataclasses.replace(request, batch_rows=10))
+        next(iter(reader))
+        source.close()
+        with pytest.raises(SourceError):
+            reader.read_all()
+
+    def test_several_readers_work_at_a_time(self, place: Place) -> None:
+        rows = many(2000)
+        with _placed(place, rows) as (source, request):
+            small = dataclasses.replace(request, batch_rows=100)
+            with ThreadPoolExecutor(4) as pool:
+                tables = [*pool.map(lambda _: source.read(small).read_all(), range(4))]
+            assert [_by_id(table) == rows.to_pylist() for table in tables] == [True] * 4
+
+    def test_a_reader_may_be_drained_by_another_thread(self, place: Place) -> None:
+        rows = many(200)
+        with _placed(place, rows) as (source, request):
+            reader = source.read(dataclasses.replace(request, batch_rows=50))
+            with ThreadPoolExecutor(1) as pool:
+                assert _by_id(pool.submit(reader.read_all).result()) == rows.to_pylist()
+
+    def _sample(self) -> pa.Table:
+        return sample(*(name for name in _TYPES if name not in self.left_out))
+
+
+@contextmanager
+def _placed(place: Place, rows: pa.Table) -> Iterator[Placed]:
+    source, request = place(rows)
+    with closing(source):
+        yield source, request
+
+
+def _by_id(table: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return sorted(rows, key=lambda row: row["id"])
