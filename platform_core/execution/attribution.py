@@ -17,7 +17,7 @@ from dagster._core.log_manager import DagsterLogHandler, DagsterLogManager
 class LineRouter(logging.Handler):
     """Hand each line to the step that its thread is running."""
 
-    def __init__(self, of_the_run: DagsterLogHandler):
+    def __init__(self, of_the_run: DagsterLogHandler) -> None:
         super().__init__()
         self._of_the_run = of_the_run
         self._by_thread: dict[int, DagsterLogHandler] = {}
@@ -45,7 +45,7 @@ class LineRouter(logging.Handler):
 class StepLog(DagsterLogManager):
     """A step's `context.log`, which captures Python's loggers in its own thread only."""
 
-    def __init__(self, log: DagsterLogManager, router: LineRouter):
+    def __init__(self, log: DagsterLogManager, router: LineRouter) -> None:
         super().__init__(dagster_handler=log._dagster_handler, level=log.level)
         self._router = router
 

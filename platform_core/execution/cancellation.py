@@ -32,8 +32,8 @@ def cancel_event(context: StepContext) -> threading.Event:
 
     Operations know nothing of Dagster: hand them this event.
     """
-    run_id: str = getattr(context, "op_execution_context", context).run_id
-    return _events.get(run_id) or threading.Event()
+    op_context = context if isinstance(context, dg.OpExecutionContext) else context.op_execution_context
+    return _events.get(op_context.run_id) or threading.Event()
 
 
 def cancel_requested(context: StepContext) -> bool:

@@ -31,6 +31,7 @@ from dagster._core.executor.child_process_executor import (
     execute_child_process_command,
 )
 from dagster._core.executor.multiprocess import MultiprocessExecutorChildProcessCommand
+from dagster_shared.error import SerializableErrorInfo
 
 ISOLATED_TAG = "edp/isolated"
 PR_SET_PDEATHSIG = 1
@@ -40,9 +41,7 @@ def is_isolated(step: IExecutionStep) -> bool:
     return (step.tags or {}).get(ISOLATED_TAG, "").lower() == "true"
 
 
-def check_isolation_is_possible(
-    plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
-) -> None:
+def check_isolation_is_possible(plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> None:
     """Refuse a run whose isolated steps could not be started, before any step starts."""
     isolated = [
         str(handle.to_key())
@@ -68,7 +67,11 @@ def check_isolation_is_possible(
 
 
 class ChildError(Exception):
-    """A step process ended without an outcome of its step, and said why."""
+    """A step's process reported an error from outside the step, or that it was interrupted."""
+
+    def __init__(self, error_info: SerializableErrorInfo) -> None:
+        super().__init__(error_info.to_string())
+        self.is_interrupt = error_info.cls_name in {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 
 
 class IsolatedStep:
@@ -81,7 +84,7 @@ class IsolatedStep:
         job: ReconstructableJob,
         known_state: KnownExecutionState,
         retries: RetryMode,
-    ):
+    ) -> None:
         self._context = step_context
         self._spawn = multiprocessing.get_context("spawn")
         self._asked_to_stop = self._spawn.Event()
@@ -113,7 +116,7 @@ class IsolatedStep:
             elif isinstance(report, BaseProcess):
                 self._process = report
             elif isinstance(report, ChildProcessSystemErrorEvent):
-                raise ChildError(report.error_info.to_string())
+                raise ChildError(report.error_info)
 
     def ask_to_stop(self) -> None:
         """Interrupt the body, as Dagster's multiprocess executor does."""
@@ -125,7 +128,7 @@ class IsolatedStep:
 
 
 class _DiesWithTheRun(MultiprocessExecutorChildProcessCommand):
-    def __init__(self, *, run_pid: int, **command: Any):
+    def __init__(self, *, run_pid: int, **command: Any) -> None:  # noqa: ANN401
         super().__init__(**command)
         self._run_pid = run_pid
 

@@ -6,8 +6,9 @@ and the events are Dagster's own (`ActiveExecution`, `dagster_event_sequence_for
 decides which thread they run in. One thread, the executor's, owns the plan's state: step threads
 only drive their step and report its events through a queue.
 
-Each event is stored by the thread that made it. Dagster's log handler and its SQLite storage hold
-a lock around each write, and one writer for all was no faster (`python -m benchmarks.executor`).
+Each event is stored by the thread that made it, before the step goes on. Dagster's log handler and
+its SQLite storage each hold a lock around a write, so threads take turns; one writing thread for
+all costs as much (`python -m benchmarks.executor`).
 """
 
 import asyncio
@@ -16,13 +17,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
@@ -53,8 +53,10 @@ from dagster._core.execution.tags import get_tag_concurrency_limits_config
 from dagster._core.executor.base import Executor
 from dagster._core.executor.child_process_executor import ChildProcessCrashException
 from dagster._utils import get_run_crash_explanation
-from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
-from dagster._utils.timing import format_duration, time_execution_scope
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster._utils.timing import time_execution_scope
+from dagster_shared.error import SerializableErrorInfo
+from dagster_shared.utils.timing import format_duration
 
 from platform_core.execution.attribution import (
     STEP_THREAD_PREFIX,
@@ -70,6 +72,9 @@ from platform_core.execution.isolated import (
     check_isolation_is_possible,
     is_isolated,
 )
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.reconstruct import ReconstructableJob
 
 TICK = 0.1
 """Seconds between looks at the clock: interrupts, delayed retries, pools. Reports do not wait."""
@@ -89,7 +94,7 @@ class ThreadedExecutor(Executor):
         retries: RetryMode,
         step_dependency_config: StepDependencyConfig,
         cancel_wait: float,
-    ):
+    ) -> None:
         self._max_concurrent = max_concurrent
         self._tag_concurrency_limits = tag_concurrency_limits
         self._retries = retries
@@ -104,17 +109,13 @@ class ThreadedExecutor(Executor):
     def step_dependency_config(self) -> StepDependencyConfig:
         return self._step_dependency_config
 
-    def execute(
-        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
-    ) -> Iterator[DagsterEvent]:
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         check_isolation_is_possible(plan_context, execution_plan)
         pid = os.getpid()
         yield DagsterEvent.engine_event(
             plan_context,
             f"Executing steps in up to {self._max_concurrent} threads (pid: {pid})",
-            event_specific_data=EngineEventData.in_process(
-                pid, execution_plan.step_keys_to_execute
-            ),
+            event_specific_data=EngineEventData.in_process(pid, execution_plan.step_keys_to_execute),
         )
         with time_execution_scope() as timer:
             yield from ExecuteRunWithPlanIterable(
@@ -135,18 +136,14 @@ class ThreadedExecutor(Executor):
         yield DagsterEvent.engine_event(
             plan_context,
             f"Finished steps in threads (pid: {pid}) in {format_duration(timer.millis)}",
-            event_specific_data=EngineEventData.in_process(
-                pid, execution_plan.step_keys_to_execute
-            ),
+            event_specific_data=EngineEventData.in_process(pid, execution_plan.step_keys_to_execute),
         )
 
     def _execute_steps(
         self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan
     ) -> Iterator[DagsterEvent]:
         with ExitStack() as stack:
-            pools = stack.enter_context(
-                InstanceConcurrencyContext(job_context.instance, job_context.dagster_run)
-            )
+            pools = stack.enter_context(InstanceConcurrencyContext(job_context.instance, job_context.dagster_run))
             active = stack.enter_context(
                 ActiveExecution(
                     execution_plan,
@@ -171,7 +168,7 @@ class ThreadedExecutor(Executor):
             yield from floor.run()
             try:
                 captured.close()
-            except Exception:
+            except Exception:  # noqa: BLE001 - becomes an event: a lost log file is no lost run
                 yield from _handle_compute_log_teardown_error(job_context, sys.exc_info())
 
 
@@ -180,12 +177,12 @@ def _begin_log_capture(
 ) -> Iterator[DagsterEvent]:
     """Capture stdout and stderr of the whole process into one file a run, as in-process does."""
     compute_logs = job_context.instance.compute_log_manager
-    log_key = compute_logs.build_log_key_for_run(job_context.run_id, create_compute_log_file_key())
+    log_key = compute_logs.build_log_key_for_run(job_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
     step_keys = [step.key for step in execution_plan.get_steps_to_execute_in_topo_order()]
     try:
         log_context = stack.enter_context(compute_logs.capture_logs(log_key))
         yield DagsterEvent.capture_logs(job_context, step_keys, log_key, log_context)
-    except Exception:
+    except Exception:  # noqa: BLE001 - becomes an event: a lost log file is no lost run
         yield from _handle_compute_log_setup_error(job_context, sys.exc_info())
 
 
@@ -208,9 +205,10 @@ class Attempt:
         process: IsolatedStep | None,
         report: Callable[[Report], None],
         cancel: threading.Event,
-    ):
+    ) -> None:
         self.key = step_context.step.key
         self.settled = False
+        self.is_isolated = process is not None
         self._context = step_context
         self._log = log
         self._process = process
@@ -243,9 +241,7 @@ class Attempt:
         try:
             for event in self._process.events() if self._process else self._events_of_this_thread():
                 self._report(Report(self, event=event))
-                if self._given_up:
-                    break
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001 - raised again in the executor's thread
             error = raised
         finally:
             self._report(Report(self, error=error))
@@ -256,13 +252,22 @@ class Attempt:
         self._context._event_loop = loop
         events = []
         try:
-            for event in dagster_event_sequence_for_step(self._context):
+            sequence = cast("Generator[DagsterEvent]", dagster_event_sequence_for_step(self._context))
+            for event in sequence:
                 events.append(event)
                 yield event
+                if self._given_up:
+                    sequence.throw(DagsterExecutionInterruptedError("The run has ended."))
             yield from _trigger_hook(self._context, events)
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    if isinstance(error, ChildError):
+        return error.is_interrupt
+    return isinstance(error, DagsterExecutionInterruptedError | KeyboardInterrupt)
 
 
 class StepFloor:
@@ -278,7 +283,7 @@ class StepFloor:
         router: LineRouter,
         max_concurrent: int,
         cancel_wait: float,
-    ):
+    ) -> None:
         self._executor = executor
         self._job_context = job_context
         self._active = active
@@ -289,6 +294,7 @@ class StepFloor:
         self._running: set[Attempt] = set()
         self._reports: SimpleQueue[Report] = SimpleQueue()
         self._errors: list[BaseException] = []
+        self._halted = False
         self._plan_moved = True
         self._give_up_at: float | None = None
 
@@ -299,11 +305,11 @@ class StepFloor:
                 if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
                     yield from self._give_up()
                     break
-                if not self._stopping:
+                if self._plan_moved and not self._stopping:
+                    self._plan_moved = False
+                    yield from self._active.plan_events_iterator(self._job_context)
                     yield from self._start_steps()
                 yield from self._take_reports()
-                if self._plan_moved:
-                    yield from self._active.plan_events_iterator(self._job_context)
         finally:
             self._leave_nothing_running()
         if self._give_up_at is not None:
@@ -313,7 +319,7 @@ class StepFloor:
 
     @property
     def _stopping(self) -> bool:
-        return self._give_up_at is not None or bool(self._errors)
+        return self._give_up_at is not None or self._halted
 
     def _heed_interrupts(self) -> Iterator[DagsterEvent]:
         if not self._active.check_for_interrupts():
@@ -339,13 +345,12 @@ class StepFloor:
 
     def _start_steps(self) -> Iterator[DagsterEvent]:
         room = self._max_concurrent - len(self._running)
-        if room <= 0 or not self._plan_moved:
+        if room <= 0:  # the attempt that makes room sets the plan moving again
             return
-        self._plan_moved = False
         for step in self._active.get_steps_to_execute(limit=room):
             attempt = self._attempt(step)
-            self._running.add(attempt)
             attempt.start()
+            self._running.add(attempt)
         yield from self._active.concurrency_event_iterator(self._job_context)
 
     def _attempt(self, step: ExecutionStep) -> Attempt:
@@ -353,11 +358,8 @@ class StepFloor:
         step_context = self._job_context.for_step(step, known_state)
         process = None
         if is_isolated(step):
-            job = self._job_context.job
-            assert isinstance(job, ReconstructableJob)  # refused before the first step otherwise
-            process = IsolatedStep(
-                step_context, job=job, known_state=known_state, retries=self._executor.retries
-            )
+            job = cast("ReconstructableJob", self._job_context.job)  # checked before the first step
+            process = IsolatedStep(step_context, job=job, known_state=known_state, retries=self._executor.retries)
         return Attempt(
             step_context,
             attribute(step_context, router=self._router),
@@ -393,43 +395,37 @@ class StepFloor:
             attempt.settled = True
             self._plan_moved = True
         elif event.is_resource_init_failure:  # in the process of an isolated step
-            error_info = event.engine_event_data.error
-            assert error_info is not None
+            error_info = cast("SerializableErrorInfo", event.engine_event_data.error)
             yield from self._fail_or_retry(attempt, error_info)
 
     def _settle(self, attempt: Attempt, error: BaseException | None) -> Iterator[DagsterEvent]:
         """See to it that an attempt which is over has an outcome, and that no error is lost."""
-        interrupted = isinstance(error, DagsterExecutionInterruptedError | KeyboardInterrupt)
-        if error is not None and not interrupted:
-            error_info = serializable_error_info_from_exc_info(
-                (type(error), error, error.__traceback__)
-            )
-            message = f"Threaded executor: unexpected error while running step {attempt.key}"
-            if isinstance(error, ChildProcessCrashException):
-                message = get_run_crash_explanation(
-                    prefix=f"Threaded executor: process of step {attempt.key}",
-                    exit_code=error.exit_code,
-                )
-            if isinstance(error, ChildProcessCrashException | ChildError):
-                if not attempt.settled:
-                    yield self._engine_error(message, error_info)
-                    yield from self._fail_or_retry(attempt, error_info)
-            elif not (attempt.settled and self._job_context.raise_on_error):
-                yield self._engine_error(message, error_info)
+        if error is not None and not _is_interrupt(error):
+            if attempt.settled and self._job_context.raise_on_error and not attempt.is_isolated:
+                self._halted = True  # the step's own error: the caller asked for it to be raised
                 self._errors.append(error)
-            else:  # the step's own error, raised again because the caller asked for that
-                self._errors.append(error)
+            else:
+                yield from self._take_unexpected(attempt, error)
         if not attempt.settled:
             self._active.verify_complete(self._job_context, attempt.key)
 
-    def _engine_error(self, message: str, error_info: SerializableErrorInfo) -> DagsterEvent:
-        return DagsterEvent.engine_event(
-            self._job_context, message, EngineEventData.engine_error(error_info)
+    def _take_unexpected(self, attempt: Attempt, error: BaseException) -> Iterator[DagsterEvent]:
+        """Log an error from around a step; independent steps go on, the run fails in the end."""
+        error_info = serializable_error_info_from_exc_info(
+            (type(error), error, error.__traceback__)  # type: ignore[arg-type]
         )
+        message = f"Threaded executor: unexpected error while running step {attempt.key}"
+        if isinstance(error, ChildProcessCrashException):
+            message = get_run_crash_explanation(
+                prefix=f"Threaded executor: process of step {attempt.key}", exit_code=error.exit_code
+            )
+        yield DagsterEvent.engine_event(self._job_context, message, EngineEventData.engine_error(error_info))
+        if attempt.is_isolated and not attempt.settled:
+            yield from self._fail_or_retry(attempt, error_info)
+        else:
+            self._errors.append(error)
 
-    def _fail_or_retry(
-        self, attempt: Attempt, error_info: SerializableErrorInfo
-    ) -> Iterator[DagsterEvent]:
+    def _fail_or_retry(self, attempt: Attempt, error_info: SerializableErrorInfo) -> Iterator[DagsterEvent]:
         event = self._executor.log_failure_or_retry_event_after_error(
             self._fresh_context(attempt), error_info, self._active.get_known_state()
         )
@@ -449,7 +445,7 @@ class StepFloor:
                 continue
             event = DagsterEvent.step_failure_event(
                 self._fresh_context(attempt),
-                StepFailureData(
+                StepFailureData(  # type: ignore[no-untyped-call]
                     error=SerializableErrorInfo(
                         message="DagsterExecutionInterruptedError: The run was asked to stop, and"
                         f" step {attempt.key} did not end within {self._cancel_wait:g} s."
@@ -468,9 +464,7 @@ class StepFloor:
 
     def _fresh_context(self, attempt: Attempt) -> StepExecutionContext:
         """The step's context with a log that is not muted."""
-        return self._job_context.for_step(
-            self._active.get_step_by_key(attempt.key), self._active.get_known_state()
-        )
+        return self._job_context.for_step(self._active.get_step_by_key(attempt.key), self._active.get_known_state())
 
     def _leave_nothing_running(self) -> None:
         """After an error of the executor itself: stop what runs, without waiting for ever."""
@@ -499,9 +493,9 @@ class StepFloor:
                 description="How many steps may run at once. By default four more than the"
                 " processors, at most 32: steps are expected to wait more than they compute.",
             ),
-            "tag_concurrency_limits": get_tag_concurrency_limits_config(),
-            "retries": get_retries_config(),
-            "step_dependency_config": get_step_dependency_config_field(),
+            "tag_concurrency_limits": get_tag_concurrency_limits_config(),  # type: ignore[no-untyped-call]
+            "retries": get_retries_config(),  # type: ignore[no-untyped-call]
+            "step_dependency_config": get_step_dependency_config_field(),  # type: ignore[no-untyped-call]
             "cancel_wait": dg.Field(
                 float,
                 default_value=8.0,
@@ -514,11 +508,11 @@ class StepFloor:
 )
 def threaded_executor(init_context: dg.InitExecutorContext) -> ThreadedExecutor:
     """Run each step in a thread of the run process; tag `edp/isolated: "true"` for a process."""
-    config = init_context.executor_config
+    config = cast("dict[str, Any]", init_context.executor_config)
     return ThreadedExecutor(
         max_concurrent=config["max_concurrent"] or min(32, (os.cpu_count() or 1) + 4),
         tag_concurrency_limits=config.get("tag_concurrency_limits", []),
-        retries=RetryMode.from_config(config["retries"]),
-        step_dependency_config=StepDependencyConfig.from_config(config["step_dependency_config"]),
+        retries=RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,
+        step_dependency_config=StepDependencyConfig.from_config(config.get("step_dependency_config")),
         cancel_wait=config["cancel_wait"],
     )
