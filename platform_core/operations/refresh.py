@@ -1,0 +1,190 @@
+"""Refresh one dashboard from the tables it shows, and say which version of each it was shown."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from platform_core.errors import PlatformError, RefreshError, redacted
+from platform_core.lake.delta import DeltaTableReader, open_table
+from platform_core.operations.platform import Platform
+from platform_core.plugins.interfaces import Dashboard, RefreshRequest, RefreshResult, TableReader
+from platform_core.plugins.registry import plugin
+from platform_core.specs.base import Model
+from platform_core.specs.connection import ConnectionSpec
+from platform_core.specs.refresh import RefreshSpec
+from platform_core.specs.table import TableRef
+
+CURRENT = "_is_current"
+"""Column of bronze that is false for rows that are gone from the source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshOutcome:
+    """What a refresh did.
+
+    Args:
+        dashboard: the dashboard.
+        url: where a person finds it; empty if unknown.
+        figures: numbers and short texts of the plug-in.
+        versions: Delta version that was shown, by table in full.
+        as_of: when the newest shown table was made, UTC.
+        started_at: when the refresh began, UTC: before the tables were opened.
+        seconds: how long it took.
+    """
+
+    dashboard: TableRef
+    url: str
+    figures: Mapping[str, int | float | str]
+    versions: Mapping[str, int]
+    as_of: dt.datetime
+    started_at: dt.datetime
+    seconds: float
+
+
+def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, platform: Platform) -> RefreshOutcome:
+    """Refresh a dashboard.
+
+    All tables are opened before the plug-in starts, and shown as of that moment.
+
+    Args:
+        spec: the dashboard.
+        connection: the connection that the spec names; None where it names none.
+        root: folder that paths in the options count from.
+        platform: the environment.
+
+    Raises:
+        RefreshError: a table is missing, options do not fit, or the dashboard is not known to be up to date.
+        PluginError: there is no such dashboard plug-in.
+        SecretError: a secret that the plug-in needs is missing.
+        StorageError: the lake refused.
+    """
+    clock = time.monotonic()
+    started_at = dt.datetime.now(dt.UTC)
+    where = f"dashboard {spec.ref}" + (f" ({spec.place})" if spec.place else "")
+    dashboard = _dashboard(spec, connection=connection, root=root, platform=platform, where=where)
+    tables = _open(spec.inputs, platform=platform, where=where)
+    as_of = max((made for table in tables.values() if (made := _made_at(table, platform))), default=started_at)
+    request = RefreshRequest(
+        name=str(spec.ref),
+        title=spec.title or spec.name.replace("_", " ").capitalize(),
+        tables={name: _current(tables[ref]) for name, ref in zip(spec.shows, spec.inputs, strict=True)},
+        folder=platform.lake.dashboard(spec.ref),
+        storage_options=platform.lake.storage_options,
+        as_of=as_of,
+        log=lambda line: platform.log.info("%s: %s", spec.ref, line),
+        cancelled=platform.cancelled,
+    )
+    result = _refreshed(dashboard, request, where=where)
+    return RefreshOutcome(
+        dashboard=spec.ref,
+        url=result.url,
+        figures=result.figures,
+        versions={str(ref): table.version for ref, table in tables.items()},
+        as_of=as_of,
+        started_at=started_at,
+        seconds=time.monotonic() - clock,
+    )
+
+
+def _dashboard(
+    spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, platform: Platform, where: str
+) -> Dashboard:
+    loaded: type[Dashboard] = plugin("dashboard", spec.type)
+    options = _checked(loaded.Options, spec.options, where=where)
+    reached = None
+    if loaded.ConnectionOptions is not None:
+        if connection is None:
+            raise RefreshError(f"{where}: type {spec.type} needs 'connection': the name of a connection of that type")
+        if connection.type != spec.type:
+            raise RefreshError(
+                f"{where}: connection '{connection.name}' is of type {connection.type}, but {spec.type} is needed"
+            )
+        reached = _checked(loaded.ConnectionOptions, connection.options, where=f"connection '{connection.name}'")
+    return loaded(options, connection=reached, secret=platform.secrets.get, root=root)
+
+
+def _checked(model: type[Model], options: Mapping[str, Any], *, where: str) -> Model:
+    wrong: list[str] = []
+    try:
+        return model(**options)
+    except ValidationError as error:
+        for issue in error.errors(include_input=False, include_url=False, include_context=False):
+            wrong.append(f"{'.'.join(str(part) for part in issue['loc']) or 'options'}: {issue['msg']}")
+    raise RefreshError("\n  ".join([f"{where}: options do not fit", *wrong]))
+
+
+def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> dict[TableRef, DeltaTableReader]:
+    opened: dict[TableRef, DeltaTableReader] = {}
+    missing: list[str] = []
+    for ref in refs:
+        uri = platform.lake.table(ref)
+        reader = DeltaTableReader.open(uri, storage_options=platform.lake.storage_options)
+        if reader is None:
+            missing.append(f"table {ref} does not exist yet; looked at {uri}")
+        else:
+            opened[ref] = reader
+    if missing:
+        names = " ".join(str(ref) for ref in refs if ref not in opened)
+        raise RefreshError("\n  ".join([f"{where}: not refreshed", *missing, f"build first: {names}"]))
+    return opened
+
+
+def _made_at(table: DeltaTableReader, platform: Platform) -> dt.datetime | None:
+    """When the version that is shown was committed; None where its commit does not say."""
+    newest = open_table(table.handle.table_uri, storage_options=platform.lake.storage_options)
+    if newest is None:
+        return None
+    # History begins at the newest commit of the log, whichever version a handle was opened at.
+    commits = newest.history(newest.version() - table.version + 1)
+    stamp = commits[-1].get("timestamp") if commits else None
+    return None if stamp is None else dt.datetime.fromtimestamp(stamp / 1_000, dt.UTC)
+
+
+def _refreshed(dashboard: Dashboard, request: RefreshRequest, *, where: str) -> RefreshResult:
+    try:
+        return dashboard.refresh(request)
+    except RefreshError as error:
+        raise RefreshError(f"{where}: {str(error).removeprefix(f'{request.name}: ')}") from None
+    except PlatformError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and its text may hold row values
+        raise RefreshError(f"{where}: plug-in {type(dashboard).__name__} failed\n  {redacted(error)}") from None
+
+
+def _current(table: TableReader) -> TableReader:
+    return CurrentRows(table) if CURRENT in table.schema.names else table
+
+
+class CurrentRows(TableReader):
+    """A bronze table without the rows that are gone from the source."""
+
+    def __init__(self, table: TableReader) -> None:
+        self._table = table
+
+    @property
+    def version(self) -> int:
+        return self._table.version
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._table.schema
+
+    def read(self, *, columns: tuple[str, ...] | None = None) -> pa.RecordBatchReader:
+        """Stream the current rows."""
+        wanted = columns or tuple(self.schema.names)
+        batches = self._table.read(columns=tuple(dict.fromkeys((*wanted, CURRENT))))
+        schema = pa.schema([self.schema.field(name) for name in wanted])
+        return pa.RecordBatchReader.from_batches(schema, _filtered(batches, wanted))
+
+
+def _filtered(batches: pa.RecordBatchReader, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch.filter(batch.column(CURRENT)).select(columns)
