@@ -1,0 +1,129 @@
+"""Give dbt-duckdb the lake's tables as sources; named under ``plugins`` in a project's ``profiles.yml``.
+
+.. code-block:: yaml
+
+    plugins:
+      - module: platform_core.engines.dbt_lake
+        alias: lake
+        config:
+          root: "{{ env_var('EDP_LAKE_ROOT') }}"
+
+A source ``source('mobility', 'rides')`` with ``schema: silver`` and ``config: {meta: {plugin: lake}}`` is the lake
+table ``mobility.silver.rides``, as of its newest version when dbt first asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dbt.adapters.contracts.relation import RelationConfig
+from dbt.adapters.duckdb.plugins import BasePlugin
+from dbt.adapters.duckdb.utils import SourceConfig
+
+from platform_core.errors import StorageError
+from platform_core.lake.delta import DeltaTableReader
+from platform_core.lake.paths import Lake
+from platform_core.specs.table import TableRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+    from pyarrow.dataset import Dataset
+
+_WORKSTREAM = "edp_workstream"
+
+
+class Plugin(BasePlugin):
+    """Reads Delta tables of one lake; dbt-duckdb looks for a class of this name."""
+
+    def initialize(self, plugin_config: dict[str, Any]) -> None:
+        """Keep where the lake lies.
+
+        Args:
+            plugin_config: ``root``, a folder or URL, and ``storage_options`` for the object store of a URL, a
+                mapping or its JSON.
+        """
+        options = plugin_config.get("storage_options") or {}
+        if isinstance(options, str):
+            # profiles.yml gives what it takes from a variable as text.
+            options = json.loads(options)
+        self._lake = Lake(str(plugin_config["root"]), options)
+        self._given: dict[str, TableRef] = {}
+        self._remembered: dict[str, Dataset | pa.Table] = {}
+        self._connection: DuckDBPyConnection | None = None
+
+    def configure_connection(self, conn: DuckDBPyConnection) -> None:
+        """Open the tables of earlier runs again.
+
+        A view over a source lasts, but what it looks at is known to the process only that made it: a run of one model
+        would find the views below it empty-handed.
+        """
+        conn.execute("CREATE SCHEMA IF NOT EXISTS edp")
+        conn.execute(
+            "CREATE TABLE IF NOT EXISTS edp.sources "
+            "(relation VARCHAR PRIMARY KEY, workstream VARCHAR, layer VARCHAR, name VARCHAR)"
+        )
+        self._connection = conn
+        for relation, *parts in conn.execute("SELECT relation, workstream, layer, name FROM edp.sources").fetchall():
+            ref = TableRef(*parts)
+            reader = self._open(ref)
+            if reader is not None:
+                # dbt-duckdb's own name for what a source's view selects from.
+                self._remembered[relation.replace(".", "_") + "_df"] = _readable(reader)
+
+    def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
+        """Show them to a cursor, which inherits no Arrow objects."""
+        for name, rows in self._remembered.items():
+            cursor.register(name, rows)
+
+    def load(self, source_config: SourceConfig) -> Dataset | pa.Table:
+        """The rows of one table: an Arrow dataset, of which DuckDB reads only the columns and files that it needs.
+
+        Files of a table with deletion vectors also hold rows that are gone, so such a table is read by delta-rs,
+        into memory: dbt may scan a source more than once.
+
+        Raises:
+            StorageError: there is no such table, or its name in DuckDB is taken by a table of another workstream.
+        """
+        ref = TableRef(str(source_config[_WORKSTREAM]), source_config.schema, source_config.identifier)
+        name = source_config.table_name()
+        if self._given.setdefault(name, ref) != ref:
+            raise StorageError(
+                f"{ref} and {self._given[name]} are both {name} in DuckDB, so one project cannot read both\n"
+                "  read one of them in a step or another project, and its result here"
+            )
+        reader = self._open(ref)
+        if reader is None:
+            raise StorageError(
+                f"table {ref} does not exist yet\n  looked at: {self._lake.table(ref)}\n  build {ref} first"
+            )
+        if self._connection is not None:
+            with self._connection.cursor() as cursor:
+                cursor.execute("INSERT OR REPLACE INTO edp.sources VALUES (?, ?, ?, ?)", [name, *ref])
+        return _readable(reader)
+
+    def default_materialization(self) -> str:
+        """Views: rows stay in the lake, and DuckDB's file holds what the models make of them."""
+        return "view"
+
+    def _open(self, ref: TableRef) -> DeltaTableReader | None:
+        return DeltaTableReader.open(self._lake.table(ref), storage_options=self._lake.storage_options)
+
+
+def _readable(reader: DeltaTableReader) -> Dataset | pa.Table:
+    return reader.handle.to_pyarrow_dataset() if reader.plain_files is not None else reader.read().read_all()
+
+
+def _tell_workstream(create: Callable[[RelationConfig], SourceConfig]) -> Callable[[RelationConfig], SourceConfig]:
+    def create_from_source(source: RelationConfig) -> SourceConfig:
+        config = create(source)
+        config.meta[_WORKSTREAM] = getattr(source, "source_name", None)
+        return config
+
+    return create_from_source
+
+
+# dbt-duckdb 1.11 tells a plug-in the table's name and schema, but not the name of the source they stand under.
+setattr(SourceConfig, "create_from_source", staticmethod(_tell_workstream(SourceConfig.create_from_source)))  # noqa: B010 - mypy knows it as a method

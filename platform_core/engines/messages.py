@@ -1,0 +1,71 @@
+"""Say what DuckDB refused without repeating a row value.
+
+DuckDB puts the offending value into the text of many errors. While it reads a query it has seen no row yet, so what
+it says then names columns, tables and types only. What it says while rows flow is replaced by the kind of error and
+the line of the query.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
+_KIND = re.compile(r"(?:[\w.]*\n)?([A-Z][A-Za-z]*(?: [A-Za-z]+){0,3} Error|INTERNAL Error): ")
+_READING = ("Binder Error", "Catalog Error", "Parser Error", "Syntax Error", "Not implemented Error")
+
+_ADVICE = {
+    "Conversion Error": "a value does not fit the type it is cast to; try_cast gives null instead",
+    "Out of Range Error": "a value does not fit the type it is cast to; try_cast gives null instead",
+    "Out of Memory Error": "raise the engine's memory_limit, or let the query keep fewer rows at a time",
+    "Permission Error": "a query reads the tables it names and nothing else",
+    "Invalid Input Error": "a function was given something it cannot take",
+    "INTERRUPT Error": "the run was cancelled",
+    "Constraint Error": "a value breaks a constraint of the table",
+}
+_LEFT_OUT = "DuckDB's own text is left out, for it may hold row values"
+
+
+def reading_message(error: Exception, sql: str) -> str:
+    """What DuckDB said about a query that it has read but not run, without the values of literals it tried to cast."""
+    return str(error).strip() if _kind(str(error)) in _READING else running_message(error, sql)
+
+
+def running_message(error: BaseException, sql: str) -> str:
+    """What went wrong while a query ran: the kind of error and the line of the query, no word of DuckDB's own."""
+    kind = _kind(str(error)) or type(error).__name__
+    lines = [f"{kind} while the query ran"]
+    if (quoted := _quoted_line(str(error), sql)) is not None:
+        lines.append(quoted)
+    if kind in _ADVICE:
+        lines.append(_ADVICE[kind])
+    return "\n  ".join([*lines, _LEFT_OUT])
+
+
+def clean_text(text: str) -> str:
+    """A message of dbt, which may quote DuckDB, free of row values.
+
+    Lines up to DuckDB's own error are kept, and that error where it was found while reading the query.
+    """
+    kept = []
+    for line in text.strip().splitlines():
+        kind = _kind(line.strip())
+        if kind is not None and kind not in _READING:
+            # Whatever follows belongs to the same message and may go on quoting values.
+            kept += [f"{kind}: {_ADVICE.get(kind, 'a value was refused')}", _LEFT_OUT]
+            break
+        kept.append(line.strip())
+    return "\n  ".join(line for line in kept if line)
+
+
+def _kind(text: str) -> str | None:
+    found = _KIND.match(text)
+    return found[1] if found else None
+
+
+def _quoted_line(text: str, sql: str) -> str | None:
+    # The number only: the text beside it is looked up in the query itself.
+    numbers = [int(number) for number in _LINE.findall(text)]
+    lines = sql.splitlines()
+    if not numbers or not 0 < numbers[-1] <= len(lines):
+        return None
+    return f"line {numbers[-1]}: {lines[numbers[-1] - 1].strip()}"

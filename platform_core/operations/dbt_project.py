@@ -1,0 +1,212 @@
+"""A dbt project on disk: where it lies, what its manifest says, and how the manifest is built."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from platform_core.errors import ConfigError, Issue, Place, StepError
+from platform_core.lake.paths import Lake
+from platform_core.operations.dbt_log import failure_text
+from platform_core.settings import child_environment
+from platform_core.specs.dbt import DbtSpec
+
+_WRITTEN_BY_DBT = ("target", "logs", "dbt_packages")
+_PARSED = ("manifest.json", "partial_parse.msgpack")
+_POLL_SECONDS = 0.2
+STORAGE_OPTIONS = "DBT_ENV_SECRET_LAKE_OPTIONS"
+"""Variable with the lake's storage options as JSON; dbt keeps values of variables named so out of its logs."""
+
+
+@dataclass(frozen=True)
+class DbtProject:
+    """One dbt project and the files that the platform keeps for it.
+
+    Args:
+        spec: its declaration.
+        folder: where ``dbt_project.yml`` lies.
+        state: folder of all projects' own files; never in git.
+    """
+
+    spec: DbtSpec
+    folder: Path
+    state: Path
+
+    @property
+    def name(self) -> str:
+        """How messages and files call it: ``<workstream>_<name>``."""
+        return f"{self.spec.workstream}_{self.spec.name}"
+
+    @property
+    def manifest(self) -> Path:
+        """What :func:`parse` builds, and what definitions are made from."""
+        return self.folder / "target" / "manifest.json"
+
+    @property
+    def database(self) -> Path:
+        """DuckDB's file; one process at a time may have it open."""
+        return self.state / f"{self.name}.duckdb"
+
+    @property
+    def target(self) -> Path:
+        """Folder for what dbt writes while it runs for the platform."""
+        return self.state / self.name / "target"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of dbt's own logs."""
+        return self.state / self.name / "logs"
+
+    def command(self, verb: str, *arguments: str, target: Path) -> list[str]:
+        """The command line of a dbt process for this project."""
+        chosen = ("--target", self.spec.target) if self.spec.target else ()
+        return [
+            *(sys.executable, "-m", "platform_core.operations.dbt_process"),
+            *("--no-use-colors", "--no-send-anonymous-usage-stats", "--no-version-check"),
+            *("--log-format", "json", "--log-path", str(self.logs)),
+            *(
+                verb,
+                "--profiles-dir",
+                str(self.folder),
+                "--project-dir",
+                str(self.folder),
+                "--target-path",
+                str(target),
+            ),
+            *chosen,
+            *arguments,
+        ]
+
+    def environment(self, lake: Lake) -> dict[str, str]:
+        """All environment variables of a dbt process: a few of ours, nothing else of this process."""
+        extra = {"EDP_DBT_DATABASE": str(self.database), "EDP_LAKE_ROOT": lake.root, "TZ": "UTC", "DO_NOT_TRACK": "1"}
+        if lake.storage_options:
+            extra[STORAGE_OPTIONS] = json.dumps(dict(lake.storage_options))
+        return child_environment(extra)
+
+    def stale(self) -> bool:
+        """Whether the manifest is missing, or a file of the project is newer."""
+        if not self.manifest.is_file():
+            return True
+        built = self.manifest.stat().st_mtime
+        return any(path.stat().st_mtime > built for path in self._sources())
+
+    def _sources(self) -> Iterator[Path]:
+        for folder, folders, files in os.walk(self.folder):
+            folders[:] = [name for name in folders if name not in _WRITTEN_BY_DBT and not name.startswith(".")]
+            yield from (Path(folder) / name for name in files if not name.startswith("."))
+
+    @contextmanager
+    def locked(self, *, cancelled: Callable[[], bool] = lambda: False, log: Callable[[str], None]) -> Iterator[int]:
+        """Be the only one that works on the project's DuckDB file; waits until that is so.
+
+        Gives a file descriptor to hand to the dbt process: the lock is held until the last holder has ended, so a
+        dbt process that outlives the one that started it keeps others out.
+
+        Raises:
+            StepError: the run was cancelled while waiting.
+        """
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.state / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            waiting = False
+            while not _taken(descriptor):
+                if not waiting:
+                    log(f"dbt project {self.name}: waiting for another run of it to end")
+                waiting = True
+                if cancelled():
+                    raise StepError(f"dbt project {self.name}: cancelled while another run of it was under way")
+                time.sleep(_POLL_SECONDS)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def open_project(spec: DbtSpec, *, root: Path, state: Path) -> DbtProject:
+    """The project that a spec names.
+
+    Args:
+        spec: its declaration.
+        root: folder of the location's package, from which ``spec.project`` counts.
+        state: the installation's state folder.
+
+    Raises:
+        ConfigError: there is no dbt project.
+    """
+    folder = (root / spec.project).resolve()
+    for name in ("dbt_project.yml", "profiles.yml"):
+        if not (folder / name).is_file():
+            raise ConfigError([Issue(spec.place or Place(folder), f"dbt project '{spec.name}' has no {folder / name}")])
+    return DbtProject(spec, folder, state / "dbt")
+
+
+def parse(project: DbtProject, *, lake: Lake, log: Callable[[str], None] = lambda _: None) -> bool:
+    """Build the project's manifest, unless it is newer than all files of the project; returns whether it was built.
+
+    For set-up and CI: loading definitions reads the manifest and never runs dbt.
+
+    Raises:
+        ConfigError: dbt cannot read the project; the text is dbt's.
+    """
+    if not project.stale():
+        return False
+    with project.locked(log=log):
+        if not project.stale():
+            return False
+        log(f"dbt project {project.name}: building its manifest")
+        # Apart, and moved when complete: definitions may be loading the old one right now.
+        apart = project.folder / "target" / f"parse-{uuid.uuid4().hex}"
+        apart.mkdir(parents=True)
+        try:
+            began = time.time()
+            process = subprocess.Popen(  # noqa: S603 - our interpreter, no shell
+                project.command("parse", target=apart),
+                cwd=project.folder,
+                env=project.environment(lake),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            with process:
+                # Not by communicate(): it closes standard input, and dbt would take this process for dead.
+                said = list(process.stdout or ())
+            if process.returncode:
+                text = failure_text(said)
+                raise ConfigError([Issue(project.spec.place or Place(project.folder), text)])
+            for name in _PARSED:
+                # A file that is edited while dbt reads counts as newer.
+                os.utime(apart / name, (began, began))
+                (apart / name).replace(project.folder / "target" / name)
+        finally:
+            shutil.rmtree(apart, ignore_errors=True)
+    return True
+
+
+def prepare_target(project: DbtProject) -> None:
+    """Make the folder of a run, with what dbt has parsed already: it then reads changed files only."""
+    project.target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    project.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (project.target / "run_results.json").unlink(missing_ok=True)
+    parsed = project.folder / "target" / "partial_parse.msgpack"
+    if parsed.is_file() and not (project.target / parsed.name).exists():
+        shutil.copyfile(parsed, project.target / parsed.name)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

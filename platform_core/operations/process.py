@@ -1,0 +1,253 @@
+"""Run one processing step: read its inputs as of now, make its rows, write them as one Delta commit."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from platform_core.errors import StepError
+from platform_core.lake.delta import DeltaTableReader, Written, open_table, table_schema, write
+from platform_core.operations.column_lineage import Origin, column_lineage
+from platform_core.operations.platform import Platform
+from platform_core.operations.python_step import call, loaded
+from platform_core.operations.step_context import BATCH_COLUMN, Figure, InputTable, LastSuccess, StepContext
+from platform_core.specs.processing import ProcessingSpec, StepKind, WriteMode
+from platform_core.specs.sql import SqlError, qualified, referenced_tables
+from platform_core.specs.table import TableRef
+
+__all__ = ["InputTable", "LastSuccess", "StepContext", "StepResult", "process"]
+
+T = TypeVar("T")
+
+_MADE_FROM = "made_from"
+_RECENT_COMMITS = 100
+
+Readers = Mapping[TableRef, DeltaTableReader]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step did.
+
+    Args:
+        table: the table it makes.
+        rows: rows that it wrote; 0 where it makes no table.
+        inserted: rows that a merge added; None for other write modes.
+        updated: rows that a merge replaced; None for other write modes.
+        version: Delta version after the step; None where it makes no table.
+        committed: whether it made a commit.
+        started_at: when it began, UTC: before its inputs were opened.
+        seconds: how long it took.
+        read_batches: highest batch id in what it read, by table in full; only tables that have batches.
+        read_versions: Delta version that it read, by table in full.
+        figures: numbers and short texts that the step added.
+        schema: columns of its table; None where it makes none.
+        written_bytes: size of the files that it added.
+        column_lineage: columns that each column is made from, where the step's SQL tells.
+    """
+
+    table: TableRef
+    rows: int = 0
+    inserted: int | None = None
+    updated: int | None = None
+    version: int | None = None
+    committed: bool = False
+    started_at: dt.datetime
+    seconds: float = 0.0
+    read_batches: Mapping[str, int] = field(default_factory=dict)
+    read_versions: Mapping[str, int] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    schema: pa.Schema | None = None
+    written_bytes: int = 0
+    column_lineage: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+
+
+def process(spec: ProcessingSpec, *, root: Path, platform: Platform, last: LastSuccess | None) -> StepResult:
+    """Run a step.
+
+    All inputs are opened before the step runs, and are read as of that moment. The result is streamed into one
+    commit: after an error, or when the run is cancelled, the table is as it was. Running it again is safe: overwrite
+    and merge give the same rows, and an append of what the table was already given is left out.
+
+    Args:
+        spec: the step.
+        root: folder that paths in it count from.
+        platform: the environment.
+        last: the last successful run of the step; None where there was none.
+
+    Raises:
+        StepError: the query or function failed; the text holds no row value.
+        LoadError: merge keys are null or doubled, or another writer committed first.
+        SchemaError: the columns do not fit the table.
+        StorageError: the lake refused.
+    """
+    clock = time.monotonic()
+    started_at = dt.datetime.now(dt.UTC)
+    where = f"step {spec.ref}" + (f" ({spec.place})" if spec.place else "")
+    sql = _query(spec, root=root, where=where) if spec.kind is StepKind.SQL else None
+    inputs = _open(_inputs(spec, sql), platform=platform, where=where)
+    result = StepResult(
+        table=spec.ref,
+        started_at=started_at,
+        read_batches={str(ref): table.batch for ref, table in inputs.items() if BATCH_COLUMN in table.schema.names},
+        read_versions={str(ref): table.version for ref, table in inputs.items()},
+    )
+    if spec.write is WriteMode.APPEND and (given := _given(spec, platform=platform)) is not None:
+        if given.versions and given.versions == result.read_versions:
+            platform.log.info("%s: nothing to append, its inputs are those of its last append", spec.ref)
+            return _described(replace(result, seconds=time.monotonic() - clock), spec, platform=platform)
+        last = given.ahead_of(last)
+    if sql is not None:
+        rows = _failing_at(
+            where,
+            lambda: platform.engine.select(sql, tables=inputs, variables=spec.variables, cancelled=platform.cancelled),
+        )
+        result = _stored(rows, result, spec, platform=platform, where=where)
+        result = replace(result, column_lineage=_lineage(sql, inputs))
+    else:
+        context = StepContext(spec, inputs=inputs, platform=platform, last=last)
+        with closing(context):
+            made = call(loaded(str(spec.function), where=where), context, root=root, where=where)
+            if made is not None:
+                result = _stored(made, result, spec, platform=platform, where=where)
+        # Read last: a function that is a generator adds its figures while its rows are written.
+        result = replace(result, figures=context.figures)
+    return replace(result, seconds=time.monotonic() - clock)
+
+
+def _query(spec: ProcessingSpec, *, root: Path, where: str) -> str:
+    """The step's SELECT with all tables named in full."""
+    folder = root.resolve()
+    path = (folder / str(spec.sql)).resolve()
+    if not path.is_relative_to(folder):
+        raise StepError(f"{where}: {spec.sql} lies outside {folder}\n  keep SQL files in the location's package")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StepError(f"{where}: {path} cannot be read ({type(error).__name__})") from None
+    try:
+        return qualified(text, workstream=spec.workstream)
+    except SqlError as error:
+        raise StepError(f"{path}:{error.line}: {error.message}" if error.line else f"{path}: {error.message}") from None
+
+
+def _inputs(spec: ProcessingSpec, sql: str | None) -> tuple[TableRef, ...]:
+    return spec.inputs if sql is None else referenced_tables(sql, workstream=spec.workstream)
+
+
+def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> dict[TableRef, DeltaTableReader]:
+    opened: dict[TableRef, DeltaTableReader] = {}
+    for ref in refs:
+        uri = platform.lake.table(ref)
+        reader = DeltaTableReader.open(uri, storage_options=platform.lake.storage_options)
+        if reader is None:
+            raise StepError(f"{where}: table {ref} does not exist yet\n  looked at: {uri}\n  build {ref} first")
+        opened[ref] = reader
+    return opened
+
+
+def _stored(
+    rows: pa.RecordBatchReader, result: StepResult, spec: ProcessingSpec, *, platform: Platform, where: str
+) -> StepResult:
+    made_from = {
+        "started_at": result.started_at.isoformat(),
+        "versions": dict(result.read_versions),
+        "batches": dict(result.read_batches),
+    }
+    written: Written = write(
+        pa.RecordBatchReader.from_batches(rows.schema, _until_cancelled(rows, platform.cancelled, where=where)),
+        table=spec.ref,
+        uri=platform.lake.table(spec.ref),
+        storage_options=platform.lake.storage_options,
+        mode=spec.write,
+        key=spec.key,
+        metadata={_MADE_FROM: json.dumps(made_from)},
+    )
+    stored = replace(
+        result,
+        rows=written.rows,
+        version=written.version,
+        committed=written.committed,
+        written_bytes=written.bytes,
+    )
+    return _described(stored, spec, platform=platform)
+
+
+def _described(result: StepResult, spec: ProcessingSpec, *, platform: Platform) -> StepResult:
+    """The result with what the table itself tells: version, columns, and what a merge changed."""
+    uri, options = platform.lake.table(spec.ref), platform.lake.storage_options
+    table = open_table(uri, storage_options=options, version=result.version)
+    if table is None:
+        return result
+    inserted = updated = None
+    if spec.write is WriteMode.MERGE and result.committed:
+        commit: dict[str, Any] = table.history(1)[0]
+        metrics = commit.get("operationMetrics", {})
+        # The first write of a merge step finds no table, and so only adds.
+        inserted = int(metrics.get("num_target_rows_inserted", result.rows))
+        updated = int(metrics.get("num_target_rows_updated", 0))
+    return replace(result, version=table.version(), schema=table_schema(table), inserted=inserted, updated=updated)
+
+
+def _until_cancelled(
+    rows: pa.RecordBatchReader, cancelled: Callable[[], bool], *, where: str
+) -> Iterator[pa.RecordBatch]:
+    while True:
+        if cancelled():
+            raise StepError(f"{where}: cancelled; nothing was written")
+        batch = _failing_at(where, lambda: next(rows, None))
+        if batch is None:
+            return
+        yield batch
+
+
+def _failing_at(where: str, act: Callable[[], T]) -> T:
+    try:
+        return act()
+    except StepError as error:
+        text = str(error)
+        raise StepError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What the table's newest append was made from, as its commit tells."""
+
+    started_at: dt.datetime
+    versions: Mapping[str, int]
+    batches: Mapping[str, int]
+
+    def ahead_of(self, last: LastSuccess | None) -> LastSuccess:
+        """The later of both: a run that committed, and died before that was recorded, has read its batches too."""
+        known = last.read_batches if last else {}
+        batches = {name: max(known.get(name, 0), self.batches.get(name, 0)) for name in {*known, *self.batches}}
+        return LastSuccess(
+            started_at=max(last.started_at, self.started_at) if last else self.started_at, read_batches=batches
+        )
+
+
+def _given(spec: ProcessingSpec, *, platform: Platform) -> _Given | None:
+    table = open_table(platform.lake.table(spec.ref), storage_options=platform.lake.storage_options)
+    if table is None:
+        return None
+    for commit in table.history(_RECENT_COMMITS):
+        if text := commit.get(f"edp.{_MADE_FROM}"):
+            made_from = json.loads(text)
+            return _Given(
+                started_at=dt.datetime.fromisoformat(made_from["started_at"]),
+                versions=made_from["versions"],
+                batches=made_from["batches"],
+            )
+    return None
+
+
+def _lineage(sql: str, inputs: Readers) -> dict[str, tuple[Origin, ...]]:
+    return column_lineage(sql, schemas={ref: tuple(table.schema.names) for ref, table in inputs.items()})

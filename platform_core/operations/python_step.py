@@ -1,0 +1,125 @@
+"""Call a team's function, and say where it failed without repeating what it was working on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any
+
+import pyarrow as pa
+
+from platform_core.errors import PlatformError, StepError, redacted
+from platform_core.operations.step_context import StepContext
+
+Function = Callable[[StepContext], Any]
+
+_PLATFORM = Path(__file__).resolve().parents[1]
+
+_SPEAKS_OF_CODE = (AttributeError, ImportError, NameError, NotImplementedError)
+"""Exceptions of Python whose text names code, never data."""
+
+_RETURNS = (
+    "a pyarrow Table or RecordBatchReader, an iterable of RecordBatch, a DuckDB relation, a polars frame, or None"
+)
+
+
+def loaded(name: str, *, where: str) -> Function:
+    """The function named ``package.module:function``.
+
+    Raises:
+        StepError: it cannot be imported, or is no function.
+    """
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # noqa: BLE001 - a team's module may raise anything
+        raise StepError(
+            f"{where}: module '{module_name}' cannot be imported\n  {_said(error)}{_at(error, None)}"
+        ) from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        known = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", "") == module_name
+        ]
+        raise StepError(
+            f"{where}: module '{module_name}' has no function '{function_name}'\n"
+            f"  functions there: {', '.join(sorted(known)) or 'none'}"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def call(function: Function, context: StepContext, *, root: Path, where: str) -> pa.RecordBatchReader | None:
+    """What the function makes, as a stream; None where it makes no table.
+
+    An exception becomes a StepError with its class and the line of the team's code. Its text passes only where it
+    was written for readers (our own errors) or speaks of code: any other may quote a value of a row.
+
+    Args:
+        function: takes the context.
+        context: of the step.
+        root: folder of the team's code, for the line that is named.
+        where: the step, for messages.
+    """
+    with _errors_of_the_team(root=root, where=where):
+        made = function(context)
+        if made is None:
+            return None
+        schema, batches = _stream(made)
+    return pa.RecordBatchReader.from_batches(schema, _guarded(batches, root=root, where=where))
+
+
+def _stream(made: object) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    if isinstance(made, pa.RecordBatch):
+        return made.schema, iter([made])
+    if hasattr(made, "__arrow_c_stream__"):
+        stream = pa.RecordBatchReader.from_stream(made)
+        return stream.schema, iter(stream)
+    if not isinstance(made, Iterable) or isinstance(made, (str, bytes, Mapping)):
+        raise StepError(f"the function returned {type(made).__name__}\n  it may return {_RETURNS}")
+    batches = iter(made)
+    first = next(batches, None)
+    if first is None:
+        raise StepError("the function yielded nothing, so its columns are unknown: yield a batch without rows")
+    if not isinstance(first, pa.RecordBatch):
+        raise StepError(f"the function yielded {type(first).__name__}\n  it may yield pyarrow RecordBatch only")
+    return first.schema, chain([first], batches)
+
+
+def _guarded(batches: Iterator[pa.RecordBatch], *, root: Path, where: str) -> Iterator[pa.RecordBatch]:
+    with _errors_of_the_team(root=root, where=where):
+        yield from batches
+
+
+@contextmanager
+def _errors_of_the_team(*, root: Path, where: str) -> Iterator[None]:
+    try:
+        yield
+    except StepError as error:
+        text = str(error)
+        raise StepError(text if text.startswith(where) else f"{where}: {text}") from None
+    except PlatformError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a team's function may raise anything
+        raise StepError(f"{where}: {_said(error)}{_at(error, root)}") from None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, _SPEAKS_OF_CODE):
+        return f"{type(error).__name__}: {error}"
+    return redacted(error)
+
+
+def _at(error: Exception, root: Path | None) -> str:
+    """The innermost line of the team's own code that was running; else of any code but the platform's."""
+    frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
+    own = [frame for frame in frames if root is not None and frame[0].is_relative_to(root.resolve())]
+    foreign = [frame for frame in frames if not frame[0].is_relative_to(_PLATFORM) and frame[0].is_file()]
+    for file, line in reversed(own or foreign):
+        return f"\n  at {file}:{line}"
+    return ""

@@ -1,0 +1,3 @@
+select customer, total
+from {{ ref('totals') }}
+where total > 50
