@@ -1,0 +1,174 @@
+"""The search for personal values finds what is planted, in every kind of container, and shows no value."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+
+from tests.scenarios import taint
+
+PLANTED = "Quillon Abernathy-Vogt"
+CLEAN = {"Never There", "nobody@example.com"}
+WANTED = CLEAN | {PLANTED}
+ROWS = [f"row {number}" for number in range(5_000)]
+
+
+def _table() -> pa.Table:
+    return pa.table({"name": [*ROWS, PLANTED, *ROWS]})
+
+
+def _plain(file: Path) -> None:
+    file.write_bytes(b"\xff\x00" * 100 + PLANTED.encode() + b"\x00")
+
+
+def _on_a_chunk_border(file: Path) -> None:
+    file.write_bytes(b" " * (taint.CHUNK_BYTES - 7) + PLANTED.encode())
+
+
+def _parquet_dictionary(file: Path) -> None:
+    pq.write_table(_table(), file, compression="zstd")
+
+
+def _parquet_delta_encoded(file: Path) -> None:
+    pq.write_table(_table(), file, compression="snappy", use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
+
+
+def _parquet_nested(file: Path) -> None:
+    rows = pa.table({"person": [{"names": ["x", PLANTED]}]})
+    pq.write_table(rows, file, compression="zstd")
+
+
+def _arrow_file(file: Path) -> None:
+    with pa.ipc.new_file(file, _table().schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(_table())
+
+
+def _sqlite_over_many_pages(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute('create table "odd ""name" (id integer, body text)')
+        connection.execute('insert into "odd ""name" values (1, ?)', ("x" * 4_070 + PLANTED + "x" * 9_000,))
+
+
+def _sqlite_deflated_blob(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("create table snapshots (body blob)")
+        connection.execute("insert into snapshots values (?)", (zlib.compress(f"[{PLANTED!r}]".encode()),))
+
+
+def _duckdb_compressed(file: Path) -> None:
+    with closing(duckdb.connect(str(file))) as connection:
+        connection.execute("create schema staging")
+        connection.register("names", _table())
+        connection.execute("create table staging.people as select name, {'inner': name} as nested from names")
+
+
+def _gzip(file: Path) -> None:
+    file.write_bytes(gzip.compress(PLANTED.encode() * 3))
+
+
+def _gzipped_gzip(file: Path) -> None:
+    file.write_bytes(gzip.compress(gzip.compress(PLANTED.encode() * 3)))
+
+
+def _zstd(file: Path) -> None:
+    with pa.CompressedOutputStream(str(file), "zstd") as stream:
+        stream.write(("\n".join(ROWS) + PLANTED).encode())
+
+
+def _zip_of_sqlite(file: Path) -> None:
+    inner = file.with_suffix(".inner")
+    _sqlite_over_many_pages(inner)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(inner, "backup.db")
+    inner.unlink()
+
+
+def _json_escaped(file: Path) -> None:
+    file.write_text(json.dumps({"name": PLANTED}))
+
+
+def _other_letter_case(file: Path) -> None:
+    file.write_text(PLANTED.upper())
+
+
+def _utf_16(file: Path) -> None:
+    file.write_bytes(PLANTED.encode("utf-16-le"))
+
+
+PLANTS = [
+    _plain,
+    _on_a_chunk_border,
+    _parquet_dictionary,
+    _parquet_delta_encoded,
+    _parquet_nested,
+    _arrow_file,
+    _sqlite_over_many_pages,
+    _sqlite_deflated_blob,
+    _duckdb_compressed,
+    _gzip,
+    _gzipped_gzip,
+    _zstd,
+    _zip_of_sqlite,
+    _json_escaped,
+    _other_letter_case,
+    _utf_16,
+]
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__.strip("_"))
+def test_planted_value_is_found(plant: Callable[[Path], None], tmp_path: Path) -> None:
+    file = tmp_path / "lake" / "part-0"
+    file.parent.mkdir()
+    plant(file)
+    assert taint.hits(tmp_path, WANTED) == [(file, sorted(WANTED).index(PLANTED))]
+
+
+def test_planted_value_in_a_file_name_is_found(tmp_path: Path) -> None:
+    file = tmp_path / f"{PLANTED}.txt"
+    file.touch()
+    assert taint.hits(tmp_path, WANTED) == [(file, sorted(WANTED).index(PLANTED))]
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__.strip("_"))
+def test_values_that_are_not_there_are_not_found(plant: Callable[[Path], None], tmp_path: Path) -> None:
+    plant(tmp_path / "part-0")
+    assert taint.hits(tmp_path, CLEAN) == []
+
+
+def test_two_values_of_which_one_begins_the_other_are_both_found(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("sent to nobody@example.com.invalid")
+    values = {"nobody@example.com", "nobody@example.com.invalid"}
+    assert [index for _, index in taint.hits(tmp_path, values)] == [0, 1]
+
+
+def test_sources_are_left_out(tmp_path: Path) -> None:
+    for name in ("sources", "sources_of_truth"):
+        (tmp_path / name).mkdir()
+        _plain(tmp_path / name / "rides.db")
+    assert [file for file, _ in taint.hits(tmp_path, WANTED)] == [tmp_path / "sources_of_truth" / "rides.db"]
+
+
+@pytest.mark.parametrize("head", [b"PAR1", b"SQLite format 3\0", b"\x1f\x8b", b"PK\x03\x04", b"12345678DUCK"])
+def test_container_that_cannot_be_opened_is_an_error_that_shows_no_value(head: bytes, tmp_path: Path) -> None:
+    (tmp_path / "broken").write_bytes(head + b"\xff" * 5_000 + PLANTED.encode())
+    with pytest.raises(taint.UnreadableError) as raised:
+        taint.hits(tmp_path, WANTED)
+    assert "broken" in str(raised.value)
+    assert PLANTED not in str(raised.value)
+
+
+def test_short_values_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="five characters"):
+        taint.hits(tmp_path, {"Al"})
