@@ -8,7 +8,7 @@ from platform_core.operations.ingest import LoadResult, ingest
 from platform_core.operations.platform import Platform
 from platform_core.plugins.registry import plugin
 from platform_core.specs.connection import ConnectionSpec
-from platform_core.specs.ingestion import IngestionSpec
+from platform_core.specs.ingestion import TECHNICAL_COLUMNS, IngestionSpec
 from platform_core.specs.manifest import Manifest
 
 
@@ -70,6 +70,13 @@ def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResu
             "edp/seconds": sum(result.seconds.values()),
             "dagster/table_name": str(spec.ref),
             "dagster/column_schema": translation.built_columns(result.schema, spec.columns),
+            "dagster/column_lineage": translation.column_lineage(
+                {
+                    name: [(translation.source_key(spec), name)]
+                    for name in result.schema.names
+                    if name not in TECHNICAL_COLUMNS
+                }
+            ),
         }
     )
 

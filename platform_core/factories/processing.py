@@ -47,11 +47,20 @@ def step_metadata(result: StepResult, spec: ProcessingSpec) -> dg.MaterializeRes
             "edp/seconds": result.seconds,
             "edp/rows": result.rows,
             "edp/committed": result.committed,
+        "edp/written_bytes": result.written_bytes,
+        "edp/read_versions": dg.MetadataValue.json(dict(result.read_versions)),
             "dagster/table_name": str(spec.ref),
         }
     )
     if result.version is not None:
         metadata["edp/version"] = result.version
+    if result.column_lineage:
+        metadata["dagster/column_lineage"] = translation.column_lineage(
+            {
+                column: [(dg.AssetKey(list(table)), name) for table, name in made_from]
+                for column, made_from in result.column_lineage.items()
+            }
+        )
     if result.schema is not None:
         metadata["dagster/column_schema"] = translation.built_columns(result.schema, spec.columns)
     return dg.MaterializeResult(metadata=metadata)

@@ -129,6 +129,16 @@ def built_columns(schema: pa.Schema, columns: Mapping[str, ColumnSpec]) -> dg.Ta
     return dg.TableSchema(columns=[_column(field.name, str(field.type), columns) for field in schema])
 
 
+def column_lineage(origins: Mapping[str, Iterable[tuple[dg.AssetKey, str]]]) -> dg.TableColumnLineage:
+    """Which columns of which assets each column is made from."""
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(asset_key=key, column_name=name) for key, name in made_from]
+            for column, made_from in origins.items()
+        }
+    )
+
+
 def _column(name: str, type_: str, columns: Mapping[str, ColumnSpec]) -> dg.TableColumn:
     declared = columns.get(name)
     if declared is None:

@@ -1,0 +1,70 @@
+# The ways to work with this project; `make` alone lists them. Needs Python 3.11 to 3.13 and the package registries.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+
+# Everything that is not in git: data, run history, masking keys.
+EDP_STATE ?= $(CURDIR)/.edp
+EDP_PROJECT := $(CURDIR)
+DAGSTER_HOME := $(CURDIR)/dagster_home
+EDP_DAGSTER_STATE := $(EDP_STATE)/dagster
+PORT ?= 3000
+PYTEST_ARGS ?=
+CHECKS ?=
+export EDP_STATE EDP_PROJECT DAGSTER_HOME EDP_DAGSTER_STATE
+# dbt and Dagster report usage to their makers unless told otherwise.
+export DO_NOT_TRACK := 1
+export DAGSTER_DISABLE_TELEMETRY := yes
+
+BIN := .venv/bin
+SYNCED := .venv/.synced
+# Tests choose their own state; what this file exports must not leak into them.
+UNSET := env -u EDP_STATE -u EDP_PROJECT -u EDP_DAGSTER_STATE -u EDP_ENVIRONMENT -u DAGSTER_HOME -u MAKEFLAGS -u MAKELEVEL
+
+.PHONY: help demo ui setup test test-fast check validate format clean install
+
+help: ## list these commands
+	@echo 'make <command>, where <command> is one of'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: setup ## play two days of the main job on sample data, and show what happened
+	@$(BIN)/edp demo
+
+ui: setup ## open the Dagster UI on http://127.0.0.1:3000 (PORT=3001 for another port)
+	@$(BIN)/python scripts/port_is_free.py $(PORT)
+	@echo 'Dagster UI: http://127.0.0.1:$(PORT) (Ctrl-C ends it)'
+	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT) --log-level warning
+
+setup: install ## install what is missing and prepare storage, masking keys and dbt manifests
+	@$(BIN)/edp setup
+
+test: setup ## run all tests; PYTEST_ARGS="-k name" for some
+	@./scripts/chromium
+	@$(UNSET) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: setup ## run the tests that need no server and little time
+	@$(UNSET) $(BIN)/python -m pytest -m "not services and not slow" $(PYTEST_ARGS)
+
+check: setup ## format, lint, types, layers, control files, definitions, generated files, containers, pipeline
+	@$(BIN)/python scripts/check.py $(CHECKS)
+
+validate: setup ## load the definitions of one code location: LOCATION=mobility
+	@$(BIN)/dagster definitions validate --log-level warning --module-name $(LOCATION).definitions
+
+format: install ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+clean: ## remove all that make wrote: .venv, caches, and .edp with data, history and masking keys
+	rm -rf .venv .edp .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage coverage.xml htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment whose interpreter is gone, or that belongs to another folder, is not installed.
+ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null)$(shell cat $(SYNCED) 2>/dev/null),works$(CURDIR))
+.PHONY: $(SYNCED)
+endif
+
+install: $(SYNCED)
+
+$(SYNCED): uv.lock pyproject.toml $(wildcard code_locations/*/pyproject.toml) scripts/install
+	@PYTHON='$(PYTHON)' ./scripts/install

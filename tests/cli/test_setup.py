@@ -1,0 +1,189 @@
+"""What `edp setup` prepares, and that it may be called by anyone at any time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import PROJECT, Edp, environment
+
+_RACERS = 6
+_HOMES = 3
+
+_RACE = """
+import os
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from platform_core.cli.setup import set_up
+from platform_core.settings import read_settings
+
+@dg.asset
+def table():
+    return None
+
+folder, racers, homes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+for home in range(homes):
+    # All start at the same moment.
+    (folder / f"ready-{home}-{os.getpid()}").touch()
+    while len(list(folder.glob(f"ready-{home}-*"))) < racers:
+        time.sleep(0.01)
+    os.environ["EDP_STATE"] = str(folder / f"state{home}")
+    set_up(read_settings(), say=lambda line: print(home, line))
+    with dg.DagsterInstance.get() as instance:
+        assert dg.materialize([table], instance=instance).success
+"""
+
+_LOOK = """
+import os
+import sys
+
+import dagster as dg
+
+for home in sys.argv[1:]:
+    os.environ["EDP_DAGSTER_STATE"] = home
+    with dg.DagsterInstance.get() as instance:
+        instance.upgrade()
+        instance.all_instigator_state()
+        print("runs", instance.get_runs_count())
+"""
+
+
+def _python(code: str, state: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env=environment(state),
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_it_makes_run_storage_and_a_key_for_each_workstream_that_only_the_owner_can_read(edp: Edp, tmp_path) -> None:
+    done = edp("setup")
+
+    assert done.returncode == 0, done.stderr
+    state = tmp_path / "state"
+    assert f"created run storage in {state / 'dagster'}" in done.stdout
+    assert (state / "dagster/history/runs.db").is_file()
+    keys = sorted(state.glob("secrets/*/masking_key"))
+    assert {"crm", "mobility"} <= {key.parent.name for key in keys}
+    assert [key for key in keys if key.stat().st_mode & 0o077] == []
+    assert state.stat().st_mode & 0o077 == 0
+
+
+def test_a_second_call_does_nothing_and_says_nothing(edp: Edp, tmp_path) -> None:
+    edp("setup")
+    keys = {key: key.read_bytes() for key in tmp_path.glob("state/secrets/*/masking_key")}
+
+    done = edp("setup")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert keys
+    assert {key: key.read_bytes() for key in keys} == keys
+
+
+def test_a_home_that_lost_a_database_is_made_whole(edp: Edp, tmp_path) -> None:
+    edp("setup")
+    (tmp_path / "state/dagster/schedules/schedules.db").unlink()
+
+    done = edp("setup")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "state/dagster/schedules/schedules.db").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_six_processes_that_start_on_an_empty_home_all_work_and_leave_it_healthy(tmp_path) -> None:
+    arguments = (str(tmp_path), str(_RACERS), str(_HOMES))
+
+    processes = [_python(_RACE, tmp_path, *arguments) for _ in range(_RACERS)]
+    results = [(process.communicate(timeout=500), process.returncode) for process in processes]
+
+    assert [code for _, code in results] == [0] * _RACERS, "\n".join(err for (_, err), _ in results)
+    for home in range(_HOMES):
+        assert sum(f"{home} created run storage" in out for (out, _), _ in results) == 1
+    look = _python(_LOOK, tmp_path, *(str(tmp_path / f"state{home}/dagster") for home in range(_HOMES)))
+    out, err = look.communicate(timeout=120)
+    assert look.returncode == 0, err
+    assert out.count(f"runs {_RACERS}\n") == _HOMES
+
+
+def _home(folder: Path, text: str) -> str:
+    (folder / "environments").mkdir(parents=True)
+    (folder / "dagster.yaml").write_text(text)
+    return str(folder)
+
+
+def test_an_unset_variable_of_the_instance_file_is_named(edp: Edp, tmp_path) -> None:
+    home = _home(tmp_path / "home", yaml.safe_dump({"storage": {"sqlite": {"base_dir": {"env": "EDP_NOWHERE"}}}}))
+
+    done = edp("setup", DAGSTER_HOME=home)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"{home}/dagster.yaml: environment variable EDP_NOWHERE is not set",
+        "  set it, then try again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("storage: [unclosed", "dagster.yaml:1: is not YAML"),
+        ("", "dagster.yaml: must hold a mapping"),
+        ("- a", "dagster.yaml: must hold a mapping"),
+    ],
+)
+def test_a_broken_instance_file_is_one_clear_message(edp: Edp, tmp_path, text, message) -> None:
+    done = edp("setup", DAGSTER_HOME=_home(tmp_path / "home", text))
+
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_instance_file_is_one_clear_message(edp: Edp, tmp_path) -> None:
+    done = edp("setup", DAGSTER_HOME=str(tmp_path))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{tmp_path}/dagster.yaml: there is no such file")
+
+
+def test_a_database_that_cannot_be_reached_is_named_without_what_the_driver_says(edp: Edp, tmp_path) -> None:
+    deployed = (PROJECT / "docker/dagster.yaml").read_text()
+    variables = {
+        "EDP_POSTGRES_HOST": "127.0.0.1",
+        "EDP_POSTGRES_PORT": "1",
+        "EDP_POSTGRES_DATABASE": "dagster",
+        "EDP_POSTGRES_USER": "dagster",
+        "EDP_POSTGRES_PASSWORD": "hunter2",
+    }
+
+    done = edp("setup", DAGSTER_HOME=_home(tmp_path / "home", deployed), **variables)
+
+    assert done.returncode == 1
+    assert "the run storage cannot be opened: DagsterPostgresException from OperationalError" in done.stderr
+    assert "check host, port, database, user and password" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_embedded_database_says_what_can_be_done(edp: Edp, tmp_path) -> None:
+    damaged = tmp_path / "state/dagster/history/runs.db"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("not a database, and long enough to be looked at as one" * 100)
+
+    done = edp("setup")
+
+    assert done.returncode == 1
+    assert f"if {tmp_path / 'state/dagster'} was damaged, move it away" in done.stderr
