@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "extract.md"
@@ -151,29 +152,42 @@ READINGS: dict[str, tuple[str, Callable[[dict[str, str]], int] | None]] = {
 }
 
 
+class Taken(NamedTuple):
+    """What one reading took: wall and processor seconds of the reading process, and its peak megabytes."""
+
+    wall: float
+    processor: float
+    megabytes: float
+
+
+def children_seconds() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def peak_megabytes(pid: int | str) -> float:
     """Most memory of a process so far; not `ru_maxrss`, which begins with what its parent had."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)
 
 
-def timed(name: str, place: dict[str, str], binaries: Path) -> tuple[float, float]:
-    """Seconds of one reading, and the peak megabytes of its process."""
+def timed(name: str, place: dict[str, str], binaries: Path) -> Taken:
+    """Do one reading in a process of its own."""
     _, reading = READINGS[name]
     if reading is None:
         copy = [binaries / "psql", target(place), "-qc", "COPY orders TO STDOUT (FORMAT binary)"]
         megabytes = 0.0
+        used = children_seconds()
         began = time.perf_counter()
         process = subprocess.Popen(copy, stdout=subprocess.DEVNULL)
         while process.poll() is None:
             megabytes = max(megabytes, peak_megabytes(process.pid))
             time.sleep(0.02)
         assert process.returncode == 0
-        return time.perf_counter() - began, megabytes
+        return Taken(time.perf_counter() - began, children_seconds() - used, megabytes)
     command = [sys.executable, "-m", "benchmarks.extract", "--one", name, "--place", json.dumps(place)]
     answer = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    seconds, megabytes = json.loads(answer)
-    return seconds, megabytes
+    return Taken(*json.loads(answer))
 
 
 def one(name: str, place: dict[str, str]) -> None:
@@ -186,11 +200,12 @@ def one(name: str, place: dict[str, str]) -> None:
 
     _, reading = READINGS[name]
     assert reading is not None
+    used = time.process_time()
     began = time.perf_counter()
     rows = reading(place)
-    seconds = time.perf_counter() - began
+    taken = Taken(time.perf_counter() - began, time.process_time() - used, peak_megabytes("self"))
     assert rows == int(place["rows"]), f"{rows} rows"
-    print(json.dumps([seconds, peak_megabytes("self")]))
+    print(json.dumps(taken))
 
 
 def filled(place: dict[str, str], server: object) -> None:
@@ -233,6 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--system", choices=sorted({system for system, _ in READINGS.values()}), help="only this one")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--place", type=json.loads, help=argparse.SUPPRESS)
@@ -254,11 +270,12 @@ def main() -> None:
             "rows": str(arguments.rows),
         }
         filled(place, server)
-        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in READINGS}
+        chosen = [name for name, (system, _) in READINGS.items() if arguments.system in (None, system)]
+        measured: dict[str, list[Taken]] = {name: [] for name in chosen}
         for turn in range(arguments.repeat):
-            for name in READINGS:
+            for name in chosen:
                 measured[name].append(timed(name, place, server.binaries))
-                print(f"{turn + 1}/{arguments.repeat} {name}: {measured[name][-1][0]:.2f} s", file=sys.stderr)
+                print(f"{turn + 1}/{arguments.repeat} {name}: {measured[name][-1].wall:.2f} s", file=sys.stderr)
     report = table_of(measured, rows=arguments.rows, repeat=arguments.repeat)
     print(report)
     if arguments.write:
@@ -266,25 +283,30 @@ def main() -> None:
         RESULTS.write_text(report)
 
 
-def table_of(measured: dict[str, list[tuple[float, float]]], *, rows: int, repeat: int) -> str:
+def table_of(measured: dict[str, list[Taken]], *, rows: int, repeat: int) -> str:
     lines = [
         "# Extraction",
         "",
         f"`python -m benchmarks.extract --rows {rows} --repeat {repeat}`: {rows:,} rows of {len(COLUMNS)} columns, "
         f"median of {repeat} turns, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the end, "
         f"Python {platform.python_version()}.",
-        "The share is of the first line of the same system. Peak MB counts the whole process.",
+        "The share is of the first line of the same system. Processor seconds and peak MB are those of the whole "
+        "reading process, not of the server.",
         "",
-        "| system | reading | s | k rows/s | share | peak MB |",
-        "|---|---|---|---|---|---|",
+        "| system | reading | s | k rows/s | share | processor s | peak MB |",
+        "|---|---|---|---|---|---|---|",
     ]
     first: dict[str, float] = {}
     for name, turns in measured.items():
         system, _ = READINGS[name]
-        seconds = statistics.median(turn[0] for turn in turns)
+        seconds = statistics.median(turn.wall for turn in turns)
+        processor = statistics.median(turn.processor for turn in turns)
         share = f"{first.setdefault(system, seconds) / seconds:.0%}"
-        peak = max(turn[1] for turn in turns)
-        lines.append(f"| {system} | {name} | {seconds:.2f} | {rows / seconds / 1000:,.0f} | {share} | {peak:.0f} |")
+        peak = max(turn.megabytes for turn in turns)
+        lines.append(
+            f"| {system} | {name} | {seconds:.2f} | {rows / seconds / 1000:,.0f} | {share} "
+            f"| {processor:.2f} | {peak:.0f} |"
+        )
     return "\n".join(lines) + "\n"
 
 

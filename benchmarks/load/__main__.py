@@ -1,6 +1,9 @@
 """How long a location of thousands of tables takes from YAML to Dagster definitions, beside a plain factory.
 
-python -m benchmarks.load [--tables 5000] [--queries 0] [--repeat 3]
+    python -m benchmarks.load [--tables 5000] [--queries 0] [--repeat 3] [--write]
+
+Each repeat is a process of its own. Wall seconds hold on an idle machine only; processor seconds stand beside
+them, because the machine that measures seldom is.
 """
 
 from __future__ import annotations
@@ -10,58 +13,69 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.load.control_folder import inputs_of, write_control_folder
+
+RESULTS = Path(__file__).parents[1] / "results" / "load.md"
+DAGSTER = "import dagster"
+IMPORTED = "import platform_core.definitions"
+PLAIN = "plain @asset factory, resolved"
+WHOLE = "build_definitions, YAML included"
+RESOLVED = "– resolved by Dagster"
+
+Seconds = tuple[float, float]
+"""Wall and processor time."""
 
 
 class Clock:
     """Seconds by phase."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, Seconds] = {}
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """Time what stands below."""
+        wall, processor = time.perf_counter(), time.process_time()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = (time.perf_counter() - wall, time.process_time() - processor)
 
 
-def measure(control: Path, *, tables: int, with_dagster: bool) -> dict[str, float]:
+def measure(control: Path, *, tables: int, with_dagster: bool) -> dict[str, Seconds]:
     """Seconds by phase of one start, in this process."""
     clock = Clock()
     if with_dagster:
         # First, as in a code server: what follows then pays for a large heap, as it does there.
-        with clock.phase("import dagster"):
+        with clock.phase(DAGSTER):
             import dagster  # noqa: F401
     with clock.phase("import the loader"):
         from platform_core.control.checks import check_reading
         from platform_core.control.documents import read_document
         from platform_core.control.files import control_files
-        from platform_core.control.load import load_manifest, manifest_of
+        from platform_core.control.load import load_manifest
         from platform_core.control.reading import read_control
         from platform_core.control.report import Report
     state = control.parent / "state"
     # The whole first, cold, as a process meets it; then its parts.
-    with clock.phase("YAML to Manifest, cold"):
+    with clock.phase("YAML to Manifest, plug-ins imported"):
         manifest = load_manifest(control, environment="dev", state=state)
     assert len(manifest.ingestions) + len(manifest.steps) == tables
     report = Report()
-    with clock.phase("  parse"):
+    with clock.phase("– parse"):
         documents = [read_document(file, report) for _, file in control_files(control, report)]
     assert all(documents)
-    with clock.phase("  parse and validate"):
+    with clock.phase("– parse and validate"):
         reading = read_control(control, environment="dev", state=state, report=report)
-    with clock.phase("  cross-check"):
+    with clock.phase("– cross-check"):
         check_reading(reading, report)
-    with clock.phase("  assemble"):
-        manifest_of(reading)
     assert not report
     del documents, reading
     if with_dagster:
@@ -70,11 +84,11 @@ def measure(control: Path, *, tables: int, with_dagster: bool) -> dict[str, floa
 
 
 def _measure_definitions(control: Path, clock: Clock, *, tables: int) -> None:
-    with clock.phase("plain @asset factory"):
+    with clock.phase(PLAIN):
         _plain_definitions(tables).get_repository_def()
     if importlib.util.find_spec("platform_core.definitions") is None:
         return
-    with clock.phase("import platform_core.definitions"):
+    with clock.phase(IMPORTED):
         from platform_core.definitions import build_definitions
     from platform_core.settings import read_settings
 
@@ -83,17 +97,16 @@ def _measure_definitions(control: Path, clock: Clock, *, tables: int) -> None:
     environments.mkdir(parents=True, exist_ok=True)
     (project / "workspace.yaml").write_text("load_from: [{python_module: big.definitions}]\n")
     (environments / "dev.yaml").write_text("lake: {root: lake}\nsecrets: {type: environment}\n")
-    found = read_settings()
     settings = dataclasses.replace(
-        found, project=project, home=environments.parent, state=project / "state", environment="dev"
+        read_settings(), project=project, home=environments.parent, state=project / "state", environment="dev"
     )
-    with clock.phase("build_definitions, YAML included"):
+    with clock.phase(WHOLE):
         definitions = build_definitions(control, settings=settings)
-    with clock.phase("  get_repository_def"):
+    with clock.phase(RESOLVED):
         definitions.get_repository_def()
 
 
-def _plain_definitions(tables: int):
+def _plain_definitions(tables: int) -> Any:
     """The same tables and dependencies from the shortest factory that Dagster allows."""
     import dagster as dg
 
@@ -104,9 +117,9 @@ def _plain_definitions(tables: int):
         return body
 
     def step(number: int, inputs: list[str]) -> dg.AssetsDefinition:
-        @dg.asset(
-            key=["big", "silver", f"step_{number}"], deps=[dg.AssetKey(["big", *name.split(".")]) for name in inputs]
-        )
+        deps = [dg.AssetKey(["big", *name.split(".")]) for name in inputs]
+
+        @dg.asset(key=["big", "silver", f"step_{number}"], deps=deps)
         def body() -> None: ...
 
         return body
@@ -117,18 +130,41 @@ def _plain_definitions(tables: int):
     return dg.Definitions(assets=assets)
 
 
+def summary(runs: list[dict[str, Seconds]], *, tables: int, queries: int) -> str:
+    """The figures as a Markdown table, medians and ranges over the runs."""
+    lines = [
+        f"{tables:,} tables, {queries:,} of them by SQL files; {len(runs)} runs; seconds: median (least to most).",
+        "",
+        "| phase | wall | processor |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {phase} | {_spread(runs, (phase,), 0)} | {_spread(runs, (phase,), 1)} |" for phase in runs[0]]
+    if WHOLE in runs[0]:
+        ours = (IMPORTED, WHOLE, RESOLVED)
+        lines.append(f"| **beyond `{DAGSTER}`** | {_spread(runs, ours, 0)} | {_spread(runs, ours, 1)} |")
+        ratio = statistics.median((run[WHOLE][1] + run[RESOLVED][1]) / run[PLAIN][1] for run in runs)
+        lines += ["", f"Processor time of our build against the plain factory's, same run: {ratio:.2f}."]
+    return "\n".join(lines)
+
+
+def _spread(runs: list[dict[str, Seconds]], phases: tuple[str, ...], kind: int) -> str:
+    values = [sum(run[phase][kind] for phase in phases) for run in runs]
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
 def main() -> None:
-    """Run the measurement in fresh processes and print the median of each phase."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the measurement in fresh processes and print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description="Time loading a large location.")
     parser.add_argument("--tables", type=int, default=5000)
     parser.add_argument("--queries", type=int, default=0, help="steps that are SQL files")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--without-dagster", action="store_true")
+    parser.add_argument("--without-dagster", action="store_true", help="YAML to Manifest only")
+    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results/load.md")
     parser.add_argument("--once", metavar="CONTROL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
-        seconds = measure(Path(options.once), tables=options.tables, with_dagster=not options.without_dagster)
-        print(json.dumps(seconds))
+        found = measure(Path(options.once), tables=options.tables, with_dagster=not options.without_dagster)
+        print(json.dumps(found))
         return
     runs = []
     with tempfile.TemporaryDirectory() as folder:
@@ -139,16 +175,11 @@ def main() -> None:
         for _ in range(options.repeat):
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             runs.append(json.loads(done.stdout.splitlines()[-1]))
-    print(
-        f"{options.tables:,} tables, {options.queries:,} of them by SQL files; median of {options.repeat} (min-max), s"
-    )
-    for phase in runs[0]:
-        values = sorted(run[phase] for run in runs)
-        print(f"{phase:40} {values[len(values) // 2]:7.2f}  ({values[0]:.2f}-{values[-1]:.2f})")
-    whole, plain = "build_definitions, YAML included", "plain @asset factory"
-    if whole in runs[0]:
-        ratios = sorted((run[whole] + run["  get_repository_def"]) / run[plain] for run in runs)
-        print(f"build_definitions / plain @asset factory  {ratios[len(ratios) // 2]:.2f}")
+    text = summary(runs, tables=options.tables, queries=options.queries)
+    print(text)
+    if options.write:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(f"# Loading\n\n`{' '.join(['python -m benchmarks.load', *sys.argv[1:]])}`\n\n{text}\n")
 
 
 if __name__ == "__main__":

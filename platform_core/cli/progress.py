@@ -80,7 +80,7 @@ def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
     dashboards = [asset for asset in assets if asset.key.path[1] == "dashboard"]
     steps = [asset for asset in assets if asset not in bronze and asset not in dashboards]
     if bronze:
-        counts = ("read", "inserted", "updated", "deleted", "unchanged")
+        counts = ("read", "inserted", "updated", "deleted", "unchanged", "late")
         table = _table("ingested", "mode", *counts, "commit", "seconds", "status")
         for asset in bronze:
             _row(

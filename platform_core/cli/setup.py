@@ -183,7 +183,7 @@ def _unopened(file: Path, error: BaseException, *, embedded: bool, folder: Path)
 
 
 def _each_location(settings: Settings, work: Callable[[Manifest], None]) -> bool:
-    """Do something for each location; a broken one is named and keeps no other from it. Returns whether all went well."""
+    """Do something for each location; a broken one is named, and keeps no other from it. Returns if all went well."""
     good = True
     for location in read_workspace(settings):
         if location.control is None:

@@ -26,10 +26,10 @@ def find_module(name: str, *, folders: tuple[Path, ...] = ()) -> Path | None:
         return None
     search = [*map(str, folders), *sys.path]
     found: Path | None = None
-    for position in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: position + 1]), search)
+    for position, part in enumerate(parts):
+        spec = PathFinder.find_spec(part, search)
         if spec is None and position == 0:
-            spec = _installed(parts[0])
+            spec = _installed(part)
         if spec is None:
             return None
         found = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None

@@ -343,7 +343,7 @@ def _validated(
 
 
 def _wrong_kind(document: Document, path: tuple[PathPart, ...], expected: str, value: object, report: Report) -> None:
-    name = f"'{path[-1]}': " if isinstance(path[-1], str) else ""
+    name = f"'{excerpt(path[-1])}': " if isinstance(path[-1], str) else ""
     report.add(document.file, document.line(path), f"{name}expected {expected}, got {kind_of(value)}")
 
 

@@ -13,6 +13,7 @@ MAX_ISSUES_PER_FILE = 100
 _MAX_LISTED = 20
 _MAX_COMPARISONS = 20_000
 _LONGEST_WORD = 64
+_LONGEST_LINE = 500
 
 
 class Report:
@@ -43,7 +44,9 @@ class Report:
         issues = self._issues.setdefault(file, [])
         place = Place(self.shown(file), line)
         if len(issues) < MAX_ISSUES_PER_FILE:
-            issues.append(Issue(place, message, hints))
+            # Names of files that people and tools wrote end up in messages, whatever they hold.
+            lines = tuple(excerpt(hint, length=_LONGEST_LINE) for hint in hints)
+            issues.append(Issue(place, excerpt(message, length=_LONGEST_LINE), lines))
         elif len(issues) == MAX_ISSUES_PER_FILE:
             text = f"has more than {MAX_ISSUES_PER_FILE} problems; the others are not shown"
             issues.append(Issue(Place(place.file), text))
@@ -116,7 +119,7 @@ class Report:
 def excerpt(text: str, *, length: int = 60) -> str:
     """A short text of a file, fit to be shown on one line."""
     cut = text if len(text) <= length else text[: length - 1] + "…"
-    return "".join(character if character.isprintable() else "?" for character in cut)
+    return cut if cut.isprintable() else "".join(each if each.isprintable() else "?" for each in cut)
 
 
 def project_folder(start: Path) -> Path | None:

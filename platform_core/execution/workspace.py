@@ -85,6 +85,9 @@ class WorkspaceOutcome:
         )
 
 
+_QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+"""Run config that keeps events off the terminal, where progress is shown; the event log has them all."""
+
 Progress = Callable[[AssetOutcome], None]
 """Called whenever an asset's status changes."""
 
@@ -219,10 +222,11 @@ class WorkspaceRunner:
         if parent.asset_selection:
             recon = recon.get_subset(op_selection=None, asset_selection=parent.asset_selection)
         steps, state = KnownExecutionState.build_resume_retry_reexecution(self._instance, parent_run=parent)
-        plan = create_execution_plan(recon, step_keys_to_execute=steps, known_state=state, tags=parent.tags)
+        plan = create_execution_plan(recon, _QUIET, step_keys_to_execute=steps, known_state=state, tags=parent.tags)
         run = self._instance.create_run_for_job(
             job_def=recon.get_definition(),
             execution_plan=plan,
+            run_config=_QUIET,
             tags=dict(parent.tags),
             asset_selection=parent.asset_selection,
             root_run_id=parent.root_run_id or parent.run_id,
@@ -317,6 +321,7 @@ class WorkspaceRunner:
         definition = recon.get_definition()
         return self._instance.create_run_for_job(
             job_def=definition,
+            run_config=_QUIET,
             tags={**definition.tags, **tags},
             asset_selection=frozenset(stage),
             remote_job_origin=location.origin(job),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -15,6 +16,7 @@ ENGINE_COLUMNS = ("file_row_number", "file_index")
 _REFUSED = frozenset((*TECHNICAL_COLUMNS, *ENGINE_COLUMNS))
 
 
+@lru_cache(maxsize=4096)
 def lake_type(type_: pa.DataType) -> pa.DataType | None:
     """The type under which values of an Arrow type are kept in the lake; None where there is no such type.
 

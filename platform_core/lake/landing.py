@@ -327,7 +327,7 @@ def _to_json(landed: LandedBatch) -> bytes:
         "cursor_to": landed.cursor_to,
         "complete": True,
     }
-    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _from_json(uri: str, content: bytes) -> LandedBatch:

@@ -60,7 +60,8 @@ class _Reader(Generic[Item]):
                 return
             if error is not None:
                 raise error
-            yield item  # type: ignore[misc] - without an error there is an item
+            # Without an error there is an item.
+            yield item  # type: ignore[misc]
 
     def _put(self, item: Item | None, error: BaseException | None) -> bool:
         while not self.stop.is_set():

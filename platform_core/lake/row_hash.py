@@ -17,7 +17,6 @@ from platform_core.errors import LoadError
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import polars as pl
 
 HASH_VERSION = "xxh3-128/1"
 """Recorded on the ``_row_hash`` column of every bronze table; a change of the form below needs a new one."""
@@ -25,8 +24,6 @@ HASH_VERSION = "xxh3-128/1"
 HASH_COLUMN = "_row_hash"
 HASH_FIELD = pa.field(HASH_COLUMN, pa.binary())
 """Sixteen bytes as plain binary: Spark, DuckDB and delta-rs all read it, at half the size of text."""
-
-_NULL, _NUMBER, _DECIMAL, _TEXT, _BYTES, _NESTED, _FLOAT, _BOOLEAN, _DATE, _INSTANT, _CLOCK = range(11)
 
 
 def row_hashes(batch: pa.RecordBatch) -> pa.Array:
@@ -43,8 +40,10 @@ def row_hashes(batch: pa.RecordBatch) -> pa.Array:
     """
     import numpy as np
 
-    rows = batch.num_rows
-    parts = [_column(batch.column(name)) for name in sorted(batch.schema.names)]
+    rows, names = batch.num_rows, sorted(batch.schema.names)
+    columns = {name: _hashable(batch.column(name)) for name in names}
+    digests = _xxh3({name: array for name, array in columns.items() if _varies(array.type)})
+    parts = [_column(batch.column(name), _fixed(columns[name], digests.get(name))) for name in names]
     form = np.zeros((rows, sum(1 + values.shape[1] for _, values in parts)), dtype=np.uint8)
     at = 0
     for tags, values in parts:
@@ -53,7 +52,7 @@ def row_hashes(batch: pa.RecordBatch) -> pa.Array:
         at += 1 + values.shape[1]
     offsets = np.arange(rows + 1, dtype=np.int64) * form.shape[1]
     whole = pa.Array.from_buffers(pa.large_binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(form)])
-    return _xxh3(whole).cast(pa.binary())
+    return _xxh3({"row": whole})["row"].cast(pa.binary())
 
 
 def require_version(version: str | None, *, of: str) -> None:
@@ -69,44 +68,69 @@ def require_version(version: str | None, *, of: str) -> None:
         )
 
 
-def _column(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _hashable(array: pa.Array) -> pa.Array:
+    """Nested values as JSON, which is slow, and rare; others as they are."""
+    if not pa.types.is_nested(array.type):
+        return array
+    texts = (
+        None if value is None else json.dumps(value, sort_keys=True, ensure_ascii=False, default=_as_text)
+        for value in array.to_pylist()
+    )
+    return pa.array(texts, pa.string())
+
+
+def _as_text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _varies(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_binary(type_))
+
+
+def _column(array: pa.Array, values: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """A column's type bytes and values, both blank where it is null: what lies under a null is undefined in Arrow."""
     import numpy as np
 
-    rows = len(array)
-    tag, values = _fixed(array)
-    tags = np.full(rows, tag, dtype=np.uint8)
+    tags = np.full(len(array), _tag(array.type), dtype=np.uint8)
     if array.null_count:
         nulls = array.is_null().to_numpy(zero_copy_only=False)
-        tags[nulls] = _NULL
-        # What lies under a null is undefined in Arrow.
+        tags[nulls] = 0
         values = values.copy()
         values[nulls] = 0
     return tags, values
 
 
-def _fixed(array: pa.Array) -> tuple[int, npt.NDArray[np.uint8]]:
+def _tag(type_: pa.DataType) -> int:
+    checks = (
+        (pa.types.is_integer, 1),
+        (pa.types.is_decimal, 2),
+        (pa.types.is_string, 3),
+        (pa.types.is_binary, 4),
+        (pa.types.is_nested, 5),
+        (pa.types.is_floating, 6),
+        (pa.types.is_boolean, 7),
+        (pa.types.is_date, 8),
+        (lambda checked: pa.types.is_timestamp(checked) and checked.tz is not None, 9),
+        (pa.types.is_timestamp, 10),
+    )
+    return next(tag for check, tag in checks if check(type_))
+
+
+def _fixed(array: pa.Array, digest: pa.Array | None) -> npt.NDArray[np.uint8]:
     import numpy as np
 
-    type_, rows = array.type, len(array)
-    if pa.types.is_string(type_):
-        return _TEXT, _digests(array)
-    if pa.types.is_binary(type_):
-        return _BYTES, _digests(array)
-    if pa.types.is_nested(type_):
-        return _NESTED, _digests(_as_json(array))
-    if pa.types.is_boolean(type_):
-        return _BOOLEAN, _bytes_of(array.cast(pa.uint8()), rows)
-    if pa.types.is_floating(type_):
+    rows = len(array)
+    if digest is not None:
+        return _bytes_of(digest.cast(pa.binary(16)), rows)
+    if pa.types.is_boolean(array.type):
+        return _bytes_of(array.cast(pa.uint8()), rows)
+    if pa.types.is_integer(array.type):
+        return _bytes_of(array.cast(pa.int64()), rows)
+    if pa.types.is_floating(array.type):
         numbers = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
         numbers[np.isnan(numbers)] = np.nan
-        return _FLOAT, numbers.view(np.uint8).reshape(rows, 8)
-    if pa.types.is_date(type_):
-        return _DATE, _bytes_of(array, rows)
-    if pa.types.is_timestamp(type_):
-        return (_INSTANT if type_.tz else _CLOCK), _bytes_of(array, rows)
-    if pa.types.is_decimal(type_):
-        return _DECIMAL, _bytes_of(array, rows)
-    return _NUMBER, _bytes_of(array.cast(pa.int64()), rows)
+        return numbers.view(np.uint8).reshape(rows, 8)
+    return _bytes_of(array, rows)
 
 
 def _bytes_of(array: pa.Array, rows: int) -> npt.NDArray[np.uint8]:
@@ -120,32 +144,18 @@ def _bytes_of(array: pa.Array, rows: int) -> npt.NDArray[np.uint8]:
     return lying[array.offset * width : (array.offset + rows) * width].reshape(rows, width)
 
 
-def _digests(array: pa.Array) -> npt.NDArray[np.uint8]:
-    empty: Any = "" if pa.types.is_string(array.type) else b""
-    return _bytes_of(_xxh3(array.fill_null(empty)).cast(pa.binary(16)), len(array))
-
-
-def _xxh3(array: pa.Array) -> pa.Array:
+def _xxh3(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """The digest of every value of some columns, in one pass of all cores."""
     import polars as pl
     import polars_hash  # noqa: F401 - registers the namespace `nchash`
 
-    values: pl.Series = pl.Series("value", array)
-    hashed: Any = pl.col("value").nchash  # type: ignore[attr-defined]
-    digest = values.to_frame().select(hashed.xxh3_128(return_binary=True, byte_order="big"))
-    return digest.to_series().to_arrow().cast(pa.large_binary())
-
-
-def _as_json(array: pa.Array) -> pa.Array:
-    """Nested values as JSON; slower by far than flat columns, and rare."""
-    texts = (
-        None if value is None else json.dumps(value, sort_keys=True, ensure_ascii=False, default=_as_text)
-        for value in array.to_pylist()
-    )
-    return pa.array(texts, pa.string())
-
-
-def _as_text(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    if not columns:
+        return {}
+    frame = pl.DataFrame([pl.Series(str(i), array) for i, array in enumerate(columns.values())])
+    blank = {str(i): "" if pa.types.is_string(array.type) else b"" for i, array in enumerate(columns.values())}
+    hashed: list[Any] = [pl.col(name).fill_null(pl.lit(empty)).nchash for name, empty in blank.items()]  # type: ignore[attr-defined]
+    digests = frame.select(column.xxh3_128(return_binary=True, byte_order="big") for column in hashed)
+    return {name: digest.to_arrow() for name, digest in zip(columns, digests.iter_columns(), strict=True)}
 
 
 def with_hash(batch: pa.RecordBatch) -> pa.RecordBatch:

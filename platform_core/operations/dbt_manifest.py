@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from platform_core.errors import ConfigError, Issue, Place
-from platform_core.operations.dbt_project import DbtProject
+from platform_core.operations.dbt_project import manifest_path
 from platform_core.specs.dbt import DbtSpec
 from platform_core.specs.table import TableRef
 
@@ -96,29 +97,32 @@ class DbtManifest:
         return {test.unique_id: test for test in self.tests}
 
 
-def read_manifest(project: DbtProject) -> DbtManifest:
-    """Read the project's manifest; kept until the file changes.
+def read_manifest(spec: DbtSpec, *, folder: Path) -> DbtManifest:
+    """Read the manifest of the project in a folder; kept in memory until the file changes.
 
     Raises:
         ConfigError: it was not built yet, or a model cannot be published.
     """
-    if not project.manifest.is_file():
+    path = manifest_path(folder)
+    if not path.is_file():
         raise _refused(
-            project,
-            f"dbt project '{project.spec.name}' has no manifest",
-            f"looked at: {project.manifest}",
+            spec,
+            folder,
+            f"dbt project '{spec.name}' has no manifest",
+            f"looked at: {path}",
             "edp setup (or make setup) builds it",
         )
-    return _read(project, project.manifest.stat().st_mtime_ns)
+    return _read(spec, folder, path.stat().st_mtime_ns)
 
 
 @cache
-def _read(project: DbtProject, _changed: int) -> DbtManifest:
+def _read(spec: DbtSpec, folder: Path, _changed: int) -> DbtManifest:
+    path = manifest_path(folder)
     try:
-        raw = json.loads(project.manifest.read_bytes())
+        raw = json.loads(path.read_bytes())
     except json.JSONDecodeError:
-        raise _refused(project, f"{project.manifest} is no JSON", "edp setup (or make setup) builds it anew") from None
-    reader = _Reader(raw, project.spec)
+        raise _refused(spec, folder, f"{path} is no JSON", "edp setup (or make setup) builds it anew") from None
+    reader = _Reader(raw, spec)
     manifest = DbtManifest(
         models=tuple(reader.model(unique_id) for unique_id in reader.order if reader.is_built(unique_id)),
         tests=tuple(
@@ -131,9 +135,10 @@ def _read(project: DbtProject, _changed: int) -> DbtManifest:
     for model in manifest.models:
         if model.published and model.materialized not in _STORED:
             raise _refused(
-                project,
+                spec,
+                folder,
                 f"model '{model.ref.name}' cannot be published: it is materialized as {model.materialized}",
-                f"it stands in {model.path}, below models/{project.spec.publish}",
+                f"it stands in {model.path}, below models/{spec.publish}",
                 "materialize it as table or incremental, or move it to another folder",
             )
     return manifest
@@ -231,5 +236,5 @@ class _Reader:
         return tuple(TopologicalSorter(graph).static_order())
 
 
-def _refused(project: DbtProject, message: str, *hints: str) -> ConfigError:
-    return ConfigError([Issue(project.spec.place or Place(project.folder), message, hints)])
+def _refused(spec: DbtSpec, folder: Path, message: str, *hints: str) -> ConfigError:
+    return ConfigError([Issue(spec.place or Place(folder), message, hints)])

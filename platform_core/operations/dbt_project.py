@@ -17,6 +17,7 @@ from pathlib import Path
 
 from platform_core.errors import ConfigError, Issue, Place, StepError
 from platform_core.lake.paths import Lake
+from platform_core.lake.storage import local_path
 from platform_core.operations.dbt_log import failure_text
 from platform_core.settings import child_environment
 from platform_core.specs.dbt import DbtSpec
@@ -49,8 +50,8 @@ class DbtProject:
 
     @property
     def manifest(self) -> Path:
-        """What :func:`parse` builds, and what definitions are made from."""
-        return self.folder / "target" / "manifest.json"
+        """See :func:`manifest_path`."""
+        return manifest_path(self.folder)
 
     @property
     def database(self) -> Path:
@@ -89,7 +90,13 @@ class DbtProject:
 
     def environment(self, lake: Lake) -> dict[str, str]:
         """All environment variables of a dbt process: a few of ours, nothing else of this process."""
-        extra = {"EDP_DBT_DATABASE": str(self.database), "EDP_LAKE_ROOT": lake.root, "TZ": "UTC", "DO_NOT_TRACK": "1"}
+        local = local_path(lake.root)
+        extra = {
+            "EDP_DBT_DATABASE": str(self.database.absolute()),
+            "EDP_LAKE_ROOT": lake.root if local is None else str(local.absolute()),
+            "TZ": "UTC",
+            "DO_NOT_TRACK": "1",
+        }
         if lake.storage_options:
             extra[STORAGE_OPTIONS] = json.dumps(dict(lake.storage_options))
         return child_environment(extra)
@@ -143,11 +150,25 @@ def open_project(spec: DbtSpec, *, root: Path, state: Path) -> DbtProject:
     Raises:
         ConfigError: there is no dbt project.
     """
+    return DbtProject(spec, project_folder(spec, root=root), state / "dbt")
+
+
+def project_folder(spec: DbtSpec, *, root: Path) -> Path:
+    """Where the project that a spec names lies.
+
+    Raises:
+        ConfigError: there is no dbt project.
+    """
     folder = (root / spec.project).resolve()
     for name in ("dbt_project.yml", "profiles.yml"):
         if not (folder / name).is_file():
             raise ConfigError([Issue(spec.place or Place(folder), f"dbt project '{spec.name}' has no {folder / name}")])
-    return DbtProject(spec, folder, state / "dbt")
+    return folder
+
+
+def manifest_path(folder: Path) -> Path:
+    """The manifest of the project in a folder: what :func:`parse` builds, and what definitions are made from."""
+    return folder / "target" / "manifest.json"
 
 
 def parse(project: DbtProject, *, lake: Lake, log: Callable[[str], None] = lambda _: None) -> bool:

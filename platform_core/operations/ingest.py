@@ -18,6 +18,7 @@ from platform_core.lake.bronze import bronze_schema, source_columns
 from platform_core.lake.columns import conform, lake_schema, refuse_drift, refuse_reserved
 from platform_core.lake.delta import batch_of, open_table, table_schema
 from platform_core.lake.landing import LandedBatch, LandingWriter, batch_uri, remove_batch
+from platform_core.lake.prefetch import prefetched
 from platform_core.lake.row_hash import HASH_FIELD, HASH_VERSION, with_hash
 from platform_core.lake.watermark import check_cursor, watermark
 from platform_core.operations.masking import Masking, open_masking
@@ -44,7 +45,7 @@ class LoadResult:
         late: rows left out because bronze holds a newer one of the same key.
         bytes_landed: size of the landed files.
         bytes_written: size of the files written to bronze.
-        seconds: by phase: extract, mask, land, apply.
+        seconds: by phase: extract (waiting for the source, which is read ahead in a thread), mask, land, apply.
         watermark_from: highest cursor value in bronze before the load; None: none.
         watermark_to: the same after it.
         version: Delta version of bronze after the load.
@@ -189,14 +190,15 @@ class _Load:
             with self.watch.phase("extract"), self._reading():
                 reader = source.read(request)
             masking, plain, schema = self._schemas(reader.schema)
-            with LandingWriter(
+            writer = LandingWriter(
                 uri,
                 storage_options=self.platform.lake.storage_options,
                 schema=schema.append(HASH_FIELD),
                 batch_id=batch_id,
                 mode=str(spec.mode),
-            ) as writer:
-                for batch in self._batches(reader):
+            )
+            with writer, prefetched(iter(reader)) as batches:
+                for batch in self._batches(batches):
                     masked = self._masked(masking, batch, plain=plain, above=mark)
                     with self.watch.phase("land"):
                         writer.write(with_hash(masked))
@@ -251,12 +253,12 @@ class _Load:
                 f"{spec.ref}: {spec.object} has no column {', '.join(missing)}\n  columns: {', '.join(given.names)}"
             )
 
-    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    def _batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         said = time.monotonic()
         while True:
             self._stop_if_cancelled()
             with self.watch.phase("extract"), self._reading():
-                batch = next(reader, None)
+                batch = next(batches, None)
             if batch is None:
                 return
             self.rows += batch.num_rows

@@ -87,9 +87,12 @@ class InputTable:
 
     def newer_than(self, batch: int) -> pa.RecordBatchReader:
         """Rows that were written by batches after ``batch``; files that hold none of them are not read."""
+        from sqlglot import exp
+
         schema = self.schema
+        newer = exp.column(BATCH_COLUMN) > batch
         stream = pa.RecordBatchReader.from_stream(
-            self._reader.handle.scan(columns=schema.names, predicate=f"{BATCH_COLUMN} > {int(batch)}")
+            self._reader.handle.scan(columns=schema.names, predicate=newer.sql(dialect="postgres"))
         )
         return pa.RecordBatchReader.from_batches(schema, _cast(stream, schema, self.ref))
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,7 @@ import pyarrow as pa
 import pytest
 
 from platform_core.errors import SecretError, SourceError
-from platform_core.plugins.interfaces import Cursor, ReadRequest, Source
+from platform_core.plugins.interfaces import Cursor, Mask, ReadRequest, Source
 
 UTC = dt.UTC
 CANARY = "canary-1f0a6b"
@@ -285,3 +286,75 @@ def _placed(place: Place, rows: pa.Table) -> Iterator[Placed]:
 def _by_id(table: pa.Table) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = table.to_pylist()
     return sorted(rows, key=lambda row: row["id"])
+
+
+MaskOf = Callable[[], Mask]
+
+_MASKED_TYPES: dict[pa.DataType, list[Any]] = {
+    pa.string(): ["jan.jansen@example.com", None, "Zoë 北京 🚲", "", "+31 6 12345678", "123456789"],
+    pa.large_string(): ["jan.jansen@example.com", None],
+    pa.int64(): [123_456_789, None, -1],
+    pa.float64(): [1.5, None],
+    pa.decimal128(18, 2): [Decimal("1234.50"), None],
+    pa.bool_(): [True, None],
+    pa.date32(): [dt.date(1980, 2, 29), None],
+    pa.timestamp("us", tz="UTC"): [dt.datetime(1980, 2, 29, 1, 2, 3, tzinfo=UTC), None],
+    pa.binary(): [b"\x00\xff", None],
+    pa.list_(pa.string()): [["jan.jansen@example.com"], None],
+}
+
+
+class MaskSuite:
+    """What every mask promises, whatever its options; override the fixture ``mask_of``."""
+
+    @pytest.fixture
+    def mask_of(self) -> MaskOf:
+        """A function that makes the mask anew, each time with the same options and key."""
+        raise NotImplementedError("override the fixture 'mask_of'")
+
+    def test_it_takes_text(self, mask_of: MaskOf) -> None:
+        assert isinstance(mask_of().output_type(pa.string()), pa.DataType)
+
+    @pytest.mark.parametrize("type_", _MASKED_TYPES, ids=str)
+    def test_the_result_has_the_announced_type(self, mask_of: MaskOf, type_: pa.DataType) -> None:
+        values = pa.array(_MASKED_TYPES[type_], type_)
+        for part in (values, values[:0], values[1:], pa.nulls(3, type_)) if _takes(mask_of(), type_) else ():
+            masked = mask_of().apply(part)
+            assert (masked.type, len(masked)) == (mask_of().output_type(type_), len(part))
+
+    @pytest.mark.parametrize("type_", _MASKED_TYPES, ids=str)
+    def test_null_stays_null_and_nothing_else_becomes_it(self, mask_of: MaskOf, type_: pa.DataType) -> None:
+        values = pa.array(_MASKED_TYPES[type_], type_)
+        for part in (values, values[1:]) if _takes(mask_of(), type_) else ():
+            assert mask_of().apply(part).is_null().to_pylist() == part.is_null().to_pylist()
+
+    def test_a_value_is_masked_alike_in_every_batch(self, mask_of: MaskOf) -> None:
+        values = pa.array(_MASKED_TYPES[pa.string()], pa.string())
+        together = mask_of().apply(values).to_pylist()
+        mask = mask_of()
+        assert [mask.apply(values.slice(index, 1)).to_pylist()[0] for index in range(len(values))] == together
+
+    def test_no_long_text_shows(self, mask_of: MaskOf) -> None:
+        values = [f"{CANARY}-{number}" for number in range(100)]
+        masked = mask_of().apply(pa.array(values, pa.string())).to_pylist()
+        assert not [text for text in masked if CANARY in str(text)]
+
+    def test_a_type_that_it_cannot_take_is_refused_by_name(self, mask_of: MaskOf) -> None:
+        for type_ in (*_MASKED_TYPES, pa.struct([("a", pa.int8())])):
+            if not _takes(mask_of(), type_):
+                with pytest.raises(ValueError, match=re.escape(str(type_))):
+                    mask_of().output_type(type_)
+
+    def test_its_key_does_not_show(self, mask_of: MaskOf) -> None:
+        mask = mask_of()
+        if mask.needs_key:
+            assert mask.key is not None
+            assert repr(mask.key.reveal()) not in repr(mask) + repr(vars(mask))
+
+
+def _takes(mask: Mask, type_: pa.DataType) -> bool:
+    try:
+        mask.output_type(type_)
+    except ValueError:
+        return False
+    return True

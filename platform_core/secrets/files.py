@@ -93,8 +93,8 @@ def _read(file: Path, name: str) -> bytes:
         ) from None
     except OSError as error:
         raise SecretError(f"secret '{name}' cannot be read: {error.strerror}\n  looked at: {file}") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(stream.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SecretError(f"secret '{name}': {file} is no file")
         if status.st_mode & _OTHERS:
@@ -102,4 +102,6 @@ def _read(file: Path, name: str) -> bytes:
                 f"secret '{name}': {file} can be read by others (mode {stat.S_IMODE(status.st_mode):04o})\n"
                 f"  chmod 600 {file}, and replace the secret if others may have read it"
             )
-        return stream.read(_LARGEST)
+        return os.read(descriptor, _LARGEST)
+    finally:
+        os.close(descriptor)

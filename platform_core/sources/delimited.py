@@ -91,7 +91,7 @@ def _open(
                 invalid_row_handler=keep,
             ),
             convert_options=csv.ConvertOptions(
-                default_column_type=pa.string(),
+                column_types=dict.fromkeys(types, pa.string()),
                 check_utf8=not partial,
                 include_columns=list(types) or None,
                 null_values=list(options.null_values),

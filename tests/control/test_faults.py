@@ -1005,6 +1005,8 @@ def test_faults_of_several_files_come_together_in_order(package) -> None:
         "control/connections.yaml:1",
         "control/ingest.yaml",
         "control/ingestion/erp.yaml:2",
+        "control/processing/silver.yaml:2",
+        "control/processing/silver.yaml:2",
         "control/refresh.yaml:1",
     ]
 

@@ -63,7 +63,7 @@ WORDS = [
 ]
 
 fuzzed = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -74,7 +74,7 @@ def outcome(package: Package) -> Manifest | ConfigError:
         return load_manifest(package.control, environment="dev", state=Path("/state"))
     except ConfigError as error:
         assert error.issues
-        assert str(error).isprintable() or "\n" in str(error)
+        assert all(line.isprintable() for line in str(error).split("\n"))
         return error
     finally:
         assert time.process_time() - start < LONGEST_SECONDS
@@ -107,7 +107,7 @@ def test_any_soup_of_yaml_gives_a_manifest_or_a_clear_error(package: Package, na
     outcome(package)
 
 
-@settings(fuzzed, max_examples=400)
+@settings(fuzzed, max_examples=250)
 @given(mutation=mutations())
 def test_any_mutation_gives_a_manifest_or_a_clear_error(package: Package, mutation: tuple[str, str]) -> None:
     name, text = mutation

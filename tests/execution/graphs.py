@@ -360,8 +360,8 @@ def timed(name: str, seconds: float, **attributes):
 def steps_on_two_connections(executor):
     return job_of_assets(
         executor,
-        *(timed(f"erp_{n}", 0.3, op_tags={"edp/connection": "erp"}) for n in range(4)),
-        *(timed(f"crm_{n}", 0.3, op_tags={"edp/connection": "crm"}) for n in range(4)),
+        *(timed(f"erp_{n}", 0.6, op_tags={"edp/connection": "erp"}) for n in range(4)),
+        *(timed(f"crm_{n}", 0.6, op_tags={"edp/connection": "crm"}) for n in range(4)),
     )
 
 
@@ -372,16 +372,13 @@ def steps_in_a_pool(executor):
 
 @graph
 def a_long_retry_delay_beside_other_work(executor):
-    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1, delay=1.5))
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1, delay=2.0))
     def delayed(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         if context.retry_number == 0:
             raise ValueError("later")
         return dg.MaterializeResult(metadata={"began": time.time(), "ended": time.time()})
 
-    chain = [timed("link_0", 0.05)]
-    for n in range(1, 4):
-        chain.append(timed(f"link_{n}", 0.05, deps=[f"link_{n - 1}"]))
-    return job_of_assets(executor, delayed, *chain)
+    return job_of_assets(executor, delayed, timed("link_0", 0.05), timed("link_1", 0.05, deps=["link_0"]))
 
 
 @graph

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
+import polars as pl
+import polars_hash  # noqa: F401 - registers the namespace `nchash`
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -40,13 +43,32 @@ def hashes(values: list[dict[str, Any]], schema: pa.Schema = SCHEMA) -> list[byt
     return row_hashes(pa.RecordBatch.from_pylist(values, schema=schema)).to_pylist()
 
 
-def test_the_form_is_pinned() -> None:
+def xxh3(content: bytes) -> bytes:
+    digest = pl.DataFrame({"value": [content]}).select(
+        pl.col("value").nchash.xxh3_128(return_binary=True, byte_order="big")
+    )
+    return digest.item()
+
+
+def test_the_algorithm_is_the_published_one() -> None:
+    assert xxh3(b"").hex() == "99aa06d3014798d86001c324468d497f"
+
+
+def test_the_form_is_as_documented() -> None:
     # A change here changes every row hash of every table: it needs a new HASH_VERSION.
-    found = hashes([{"n": 1, "s": "a", "b": b"a", "f": 1.5, "t": True, "l": ["a", None]}, {}])
-    assert [value.hex() for value in found] == PINNED
-
-
-PINNED = ["", ""]
+    form = b"".join(
+        [
+            b"\x04" + xxh3(b"ab"),
+            b"\x06" + struct.pack("<d", 1.5),
+            b"\x05" + xxh3(b'["a", null]'),
+            b"\x01" + struct.pack("<q", -7),
+            b"\x03" + xxh3("é".encode()),
+            b"\x07" + b"\x01",
+        ]
+    )
+    empty = b"".join(b"\x00" + bytes(width) for width in (16, 8, 16, 8, 16, 1))
+    found = hashes([{"n": -7, "s": "é", "b": b"ab", "f": 1.5, "t": True, "l": ["a", None]}, {}])
+    assert found == [xxh3(form), xxh3(empty)]
 
 
 @given(rows)

@@ -75,7 +75,7 @@ def put_orders(put: Callable[..., int], *amounts: float) -> None:
 
 
 def run(project: DbtProject, platform: Platform, *, models: list[str] | None = None) -> DbtResult:
-    manifest = read_manifest(project)
+    manifest = read_manifest(project.spec, folder=project.folder)
     chosen = models if models is not None else [model.unique_id for model in manifest.models]
     tests = [test.unique_id for test in manifest.tests] if models is None else []
     return build(project, manifest=manifest, models=chosen, tests=tests, platform=platform)
@@ -87,7 +87,7 @@ def version(platform: Platform, name: str) -> int | None:
 
 
 def test_the_manifest_tells_models_tests_and_sources(project: DbtProject) -> None:
-    manifest: DbtManifest = read_manifest(project)
+    manifest: DbtManifest = read_manifest(project.spec, folder=project.folder)
     models = {str(model.ref): model for model in manifest.models}
     assert list(models) == ["shop.staging.stg_orders", "shop.gold.totals", "shop.gold.best"]
     assert [str(ref) for ref in models["shop.gold.totals"].upstream] == [
@@ -105,7 +105,7 @@ def test_the_manifest_tells_models_tests_and_sources(project: DbtProject) -> Non
 def test_a_missing_manifest_says_what_builds_it(project: DbtProject) -> None:
     project.manifest.unlink()
     with pytest.raises(ConfigError, match=r"has no manifest\n.*\n  edp setup"):
-        read_manifest(project)
+        read_manifest(project.spec, folder=project.folder)
 
 
 def test_a_manifest_is_stale_once_a_file_is_newer(project: DbtProject) -> None:
@@ -140,7 +140,7 @@ def test_a_mart_that_is_a_view_cannot_be_published(project: DbtProject) -> None:
     raw["nodes"][BEST]["config"]["materialized"] = "view"
     project.manifest.write_text(json.dumps(raw))
     with pytest.raises(ConfigError, match="'best' cannot be published: it is materialized as view"):
-        read_manifest(project)
+        read_manifest(project.spec, folder=project.folder)
 
 
 @pytest.mark.slow
@@ -188,7 +188,9 @@ def test_one_model_may_be_built_alone_from_newer_sources(
     result = run(project, platform, models=[TOTALS])
     assert result.failures == ()
     assert list(result.models) == [TOTALS]
-    assert set(result.tests) == {test.unique_id for test in read_manifest(project).tests if TOTALS in test.reads}
+    assert set(result.tests) == {
+        test.unique_id for test in read_manifest(project.spec, folder=project.folder).tests if TOTALS in test.reads
+    }
     assert rows("shop.gold.totals")["total"].to_pylist() == [60.0, 30.0]
     assert (version(platform, "totals"), version(platform, "best")) == (1, 0)
 
@@ -263,7 +265,7 @@ def test_a_killed_run_takes_dbt_with_it_and_leaves_what_was_published(
         "                    secrets=None, state=root / 'state')\n"
         "spec = DbtSpec(workstream='shop', name='analytics', project='dbt')\n"
         "project = open_project(spec, root=root, state=platform.state)\n"
-        "manifest = read_manifest(project)\n"
+        "manifest = read_manifest(project.spec, folder=project.folder)\n"
         "build(project, manifest=manifest, models=list(manifest.model_by_id), tests=[], platform=platform)\n"
     )
     worker = subprocess.Popen([sys.executable, str(script)])

@@ -104,7 +104,8 @@ class Deployment:
                 raise AssertionError(
                     f"{service.name} did not become healthy:\n{check.stdout}{check.stderr}\n{self.output(service.name)}"
                 )
-            time.sleep(0.5)
+            # A check is a whole Python: tried at once again, it would take the time that the start needs.
+            time.sleep(2)
 
     def stop(self) -> list[str]:
         """End every process by its id, the last started first; names of those that had to be killed."""
