@@ -13,7 +13,7 @@ import click
 from rich.text import Text
 
 from platform_core.cli.progress import own_console, print_report
-from platform_core.cli.run import print_runs, run_workspace
+from platform_core.cli.run import leave_unless_succeeded, run_workspace
 from platform_core.errors import PlatformError
 from platform_core.settings import Settings, read_settings
 
@@ -51,9 +51,7 @@ def command(fresh: bool, until: int) -> None:
             lay_out_sources(settings.state / "sources", day=day)
             outcome = run_workspace(settings, (), console=console)
             print_report(console, outcome)
-            if not outcome.succeeded:
-                print_runs(console, outcome)
-                raise SystemExit(1)
+            leave_unless_succeeded(outcome)
             _remember(settings, day)
         _what_next(console, settings, time.monotonic() - started)
 

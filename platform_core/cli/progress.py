@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from platform_core.execution.workspace import AssetOutcome, WorkspaceOutcome
+    from platform_core.execution.outcomes import AssetOutcome, WorkspaceOutcome
 
 _MARKS = {"ok": ("ok", "green"), "failed": ("failed", "bold red"), "skipped": ("skipped", "yellow")}
 
@@ -27,16 +27,42 @@ def own_console() -> Iterator[Console]:
         yield Console(file=stream, width=width, highlight=False)
 
 
+@contextmanager
+def aside(*, show: bool) -> Iterator[None]:
+    """Keep what runs write to standard output and error from ours; each run's own log file has it in any case.
+
+    Args:
+        show: send it to standard error.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ours = os.dup(1), os.dup(2)
+    target = os.dup(2) if show else os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    os.close(target)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for stream, saved in zip((1, 2), ours, strict=True):
+            os.dup2(saved, stream)
+            os.close(saved)
+
+
 class RunDisplay:
     """One line on a terminal, one line for each finished asset elsewhere.
 
     Args:
         console: where to write.
         total: how many assets are going to run.
+        quiet: write nothing.
     """
 
-    def __init__(self, console: Console, *, total: int) -> None:
+    def __init__(self, console: Console, *, total: int, quiet: bool = False) -> None:
         self._console = console
+        self._quiet = quiet
         self._running: set[str] = set()
         self._done: set[str] = set()
         self._progress = Progress(
@@ -47,7 +73,10 @@ class RunDisplay:
             TextColumn("{task.fields[running]}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            # What steps print belongs into their run's log file, not above the bar.
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=quiet or not console.is_terminal,
         )
         self._task = self._progress.add_task("run", total=total, running="")
 
@@ -66,7 +95,7 @@ class RunDisplay:
         elif outcome.status in _MARKS and name not in self._done:
             self._running.discard(name)
             self._done.add(name)
-            if not self._console.is_terminal:
+            if not self._quiet and not self._console.is_terminal:
                 self._console.print(Text(f"{outcome.status:8}{name}"))
         self._progress.update(
             self._task, completed=len(self._done), running=Text.from_markup(", ".join(sorted(self._running)[:3])).plain
@@ -88,9 +117,7 @@ def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
                 asset,
                 str(asset.metadata.get("edp/mode", "")),
                 *(_count(asset.metadata.get(f"edp/{name}")) for name in counts),
-                {True: f"v{asset.metadata.get('edp/version')}", False: "none"}.get(
-                    asset.metadata.get("edp/committed"), ""
-                ),
+                _commit(asset),
             )
         console.print(table)
     if steps:
@@ -152,6 +179,12 @@ def _row(table: Table, asset: AssetOutcome, *cells: str) -> None:
     mark, style = _MARKS.get(asset.status, (asset.status, ""))
     seconds = f"{asset.seconds:.2f}" if asset.seconds else ""
     table.add_row(".".join(asset.key.path), *cells, seconds, Text(mark, style=style))
+
+
+def _commit(asset: AssetOutcome) -> str:
+    if "edp/committed" not in asset.metadata:
+        return ""
+    return f"v{asset.metadata['edp/version']}" if asset.metadata["edp/committed"] else "none"
 
 
 def _count(value: object) -> str:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from platform_core.cli.progress import RunDisplay, outcome_as_json, own_console, print_report
+from platform_core.cli.progress import RunDisplay, aside, outcome_as_json, own_console, print_report
+from platform_core.cli.setup import set_up_instance
 from platform_core.errors import PlatformError
-from platform_core.settings import Settings, publish, read_settings
+from platform_core.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    import dagster as dg
     from rich.console import Console
 
-    from platform_core.execution.workspace import WorkspaceOutcome, WorkspaceRunner
+    from platform_core.execution.locations import LoadedLocation
+    from platform_core.execution.outcomes import WorkspaceOutcome
+    from platform_core.execution.workspace import Work, WorkspaceRunner
+
+_INTERRUPTED = 130
+"""Exit code of a process that was asked to stop, as shells have it."""
 
 
 @click.command("run")
 @click.argument("selection", nargs=-1)
 @click.option("--env", "environment", help="Environment; default: EDP_ENVIRONMENT, else dev.")
-@click.option("--from-failure", "resume", metavar="RUN", help="Re-execute what failed in RUN ('last': the newest).")
+@click.option("--from-failure", "resume", metavar="RUN", help="Finish what RUN left undone ('last': the newest such).")
+@click.option("--logs", is_flag=True, help="Show the log lines of the runs, too, on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(selection: tuple[str, ...], environment: str | None, resume: str | None, as_json: bool) -> None:
+def command(selection: tuple[str, ...], environment: str | None, resume: str | None, logs: bool, as_json: bool) -> None:
     """Build assets in this process; without a SELECTION, everything.
 
-    SELECTION is a workstream, a table, a table with + before it (and what it is made from) or after it (and
-    what is made from it), or an expression of Dagster's selection language.
+    SELECTION is a workstream, a layer of it, a table, a table with + before it (and what it is made from) or after
+    it (and what is made from it), or an expression of Dagster's selection language.
+
+    What fails keeps only its dependents from running. --from-failure then builds what failed or was skipped, in
+    all locations, and nothing else.
 
     \b
     Examples:
@@ -37,17 +47,17 @@ def command(selection: tuple[str, ...], environment: str | None, resume: str | N
       edp run --from-failure last
     """
     if selection and resume:
-        raise click.UsageError("give either a SELECTION or --from-failure: a resumed run knows what it holds")
+        raise click.UsageError("give either a SELECTION or --from-failure: a failed run knows what it held")
     settings = read_settings(environment=environment)
     with own_console() as console:
-        outcome = run_workspace(settings, selection, console=console, resume=resume, quiet=as_json)
+        outcome = run_workspace(settings, selection, console=console, resume=resume, quiet=as_json, logs=logs)
         if as_json:
             console.file.write(json.dumps(outcome_as_json(outcome), indent=2) + "\n")
+        elif not outcome.assets and not outcome.left_out:
+            console.print("there is nothing to do")
         else:
             print_report(console, outcome)
-            print_runs(console, outcome)
-    if not outcome.succeeded:
-        raise SystemExit(1)
+    leave_unless_succeeded(outcome)
 
 
 def run_workspace(
@@ -57,6 +67,7 @@ def run_workspace(
     console: Console,
     resume: str | None = None,
     quiet: bool = False,
+    logs: bool = False,
 ) -> WorkspaceOutcome:
     """Run a selection over all locations of the workspace.
 
@@ -64,34 +75,55 @@ def run_workspace(
         settings: of this process; published to child processes.
         selection: as ``edp run`` takes it.
         console: where progress is shown.
-        resume: a run to re-execute from failure, or ``last``.
+        resume: a run whose rest is to be done, or ``last``.
         quiet: show no progress.
+        logs: let what the runs write to standard output and error through, to standard error.
+
+    Raises:
+        ConfigError: the selection names nothing, or a file of the project is wrong.
+        PlatformError: no location can be loaded, or the run cannot be resumed.
     """
-    publish(settings)
+    set_up_instance(settings)
     import dagster as dg
 
+    from platform_core.execution.workspace import WorkspaceRunner
+
     with dg.DagsterInstance.get() as instance:
-        runner = _load(settings, instance)
-        if resume:
-            run_id = runner.latest_failed_run() if resume == "last" else resume
-            with RunDisplay(console, total=0) as display:
-                return runner.resume(run_id, progress=(lambda _: None) if quiet else display)
-        selected = runner.select(selection)
-        with RunDisplay(console, total=len(selected)) as display:
-            return runner.run(selected, progress=(lambda _: None) if quiet else display)
+        locations, broken = _load(settings)
+        runner = WorkspaceRunner(locations, instance=instance)
+        work = _plan(runner, selection, resume)
+        with aside(show=logs), RunDisplay(console, total=len(work.keys), quiet=quiet) as display:
+            outcome = runner.execute(work, progress=display)
+    # Of a selection, nobody knows whether the broken location has a part in it; its fault is told all the same.
+    return outcome if selection or resume else replace(outcome, left_out=tuple(broken))
 
 
-def print_runs(console: Console, outcome: WorkspaceOutcome) -> None:
-    """Which runs were started, and how to go on after a failure."""
-    for run in outcome.runs:
-        if run.status.value != "SUCCESS":
-            console.print(f"run {run.run_id[:8]} of {run.job} ended {run.status.value}")
-            console.print(f"  once the cause is mended: edp run --from-failure {run.run_id[:8]}")
+def leave_unless_succeeded(outcome: WorkspaceOutcome) -> None:
+    """End the process with the code and the last words that a failed or interrupted run calls for."""
+    if outcome.succeeded:
+        return
+    lines = [f"location '{name}' was left out: see above" for name in outcome.left_out]
+    unfinished = [run for run in outcome.runs if run.status.value != "SUCCESS"]
+    for run in unfinished:
+        lines.append(f"run {run.run_id[:8]} of {run.job} ended {run.status.value}")
+        lines += [f"  {line}" for line in run.error.splitlines()]
+    if unfinished:
+        when = "to finish the rest" if outcome.cancelled else "once the cause is mended, finish the rest"
+        lines.append(f"  {when}: edp run --from-failure {unfinished[0].run_id[:8]}")
+    click.echo("\n".join(lines), err=True)
+    raise SystemExit(_INTERRUPTED if outcome.cancelled else 1)
 
 
-def _load(settings: Settings, instance: dg.DagsterInstance) -> WorkspaceRunner:
+def _plan(runner: WorkspaceRunner, selection: tuple[str, ...], resume: str | None) -> Work:
+    if resume is None:
+        return runner.plan(selection)
+    return runner.plan_rest(None if resume == "last" else resume)
+
+
+def _load(settings: Settings) -> tuple[list[LoadedLocation], list[str]]:
+    """The locations that can be loaded, and the names of the others, each of which is told about."""
     from platform_core.control.workspace import read_workspace
-    from platform_core.execution.workspace import WorkspaceRunner, load_location
+    from platform_core.execution.locations import load_location
 
     locations, broken = [], []
     for entry in read_workspace(settings):
@@ -99,9 +131,8 @@ def _load(settings: Settings, instance: dg.DagsterInstance) -> WorkspaceRunner:
             locations.append(load_location(entry.name, entry.module))
         except PlatformError as error:
             # One broken location must not keep the others from running.
-            broken.append(f"location '{entry.name}' is left out:\n{error}")
-    for text in broken:
-        click.echo(text, err=True)
+            click.echo(f"location '{entry.name}' is left out:\n{error}", err=True)
+            broken.append(entry.name)
     if not locations:
-        raise PlatformError("no location of the workspace can be loaded")
-    return WorkspaceRunner(locations, instance=instance)
+        raise PlatformError("no location of the workspace can be loaded\n  `edp check` lists what is wrong")
+    return locations, broken

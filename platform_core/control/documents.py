@@ -118,7 +118,7 @@ def read_document(file: Path, report: Report, *, example: str = "key: value") ->
     return Document(file, reader.root, "${" in text, reader.lines)
 
 
-def scalar(text: str) -> Any:  # noqa: ANN401  # any YAML scalar
+def scalar(text: str) -> Any:  # any YAML scalar
     """The value of an unquoted scalar by the core schema of YAML 1.2.
 
     Numbers with leading zeros stay texts (``007`` is a code, not seven), so do ``.inf`` and ``.nan``.
@@ -273,7 +273,7 @@ class _Reader:
             elif kind is yaml.StreamEndEvent:
                 return
 
-    def _scalar(self, event: Any) -> Any:  # noqa: ANN401  # an event in, any scalar out
+    def _scalar(self, event: Any) -> Any:  # an event in, any scalar out
         if event.anchor is not None or event.tag is not None:
             self._check_properties(event)
         text: str = event.value
@@ -293,14 +293,14 @@ class _Reader:
         self._scalars[text] = value
         return value
 
-    def _open(self, event: Any, container: dict[Any, Any] | list[Any]) -> None:  # noqa: ANN401
+    def _open(self, event: Any, container: dict[Any, Any] | list[Any]) -> None:
         if event.anchor is not None or event.tag is not None:
             self._check_properties(event)
         self._put(container, event)
         self._stack.append(container)
         self._keys.append(_NO_KEY)
 
-    def _put(self, value: Any, event: Any) -> None:  # noqa: ANN401
+    def _put(self, value: Any, event: Any) -> None:
         """Hand a value to the innermost open container, or keep it as the next key there."""
         if not self._stack:
             self.root = value
@@ -321,7 +321,7 @@ class _Reader:
             # Kept alive, or a later container could take over its identity and with it its lines.
             self._left_out.append(value)
 
-    def _key(self, key: Any, event: Any, mapping: Any) -> Any:  # noqa: ANN401
+    def _key(self, key: Any, event: Any, mapping: Any) -> Any:
         line = event.start_mark.line + 1
         if key.__class__ is not str:
             words = "nothing" if key is None else kind_of(key)
@@ -337,13 +337,13 @@ class _Reader:
         self.lines[id(mapping), key] = line
         return key
 
-    def _check_properties(self, event: Any) -> None:  # noqa: ANN401
+    def _check_properties(self, event: Any) -> None:
         if event.anchor is not None:
             self._refuse(event, "uses an anchor (&name)", "write the value out where it is needed")
         if event.tag is not None:
             self._refuse(event, "uses a tag (!name)", "remove it; quotes make a text of anything")
 
-    def _refuse(self, event: Any, message: str, *hints: str) -> None:  # noqa: ANN401
+    def _refuse(self, event: Any, message: str, *hints: str) -> None:
         self.refused = True
         self.report.add(self.file, event.start_mark.line + 1, message, *hints)
         if self.report.is_full(self.file):

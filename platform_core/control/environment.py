@@ -109,7 +109,7 @@ class _Choices:
         options = {name: self._option(model, name, value) for name, value in choice.options.items()}
         return choice.model_copy(update={"options": options})
 
-    def _option(self, model: type[BaseModel], name: str, value: Any) -> Any:  # noqa: ANN401  # any option
+    def _option(self, model: type[BaseModel], name: str, value: Any) -> Any:  # any option
         field = model.model_fields.get(name)
         is_path = _PATH_OPTION.fullmatch(name) or (field is not None and field.annotation in (Path, Path | None))
         return _resolved(value, self.state) if is_path and isinstance(value, str) else value

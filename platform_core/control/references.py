@@ -154,7 +154,7 @@ def _check_duplicates(reading: Reading, report: Report) -> None:
     _report_doubles(reading.refreshes, named, "dashboard", report)
 
 
-def _report_doubles(entries: Iterable[Entry[Any]], key: Any, noun: str, report: Report) -> None:  # noqa: ANN401
+def _report_doubles(entries: Iterable[Entry[Any]], key: Any, noun: str, report: Report) -> None:
     first: dict[Any, Entry[Any]] = {}
     for entry in entries:
         found = first.setdefault(key(entry), entry)

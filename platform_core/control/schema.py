@@ -207,7 +207,7 @@ def _referenced(schema: object) -> set[str]:
     return set()
 
 
-def _tidied(schema: Any, *, is_map: bool = False) -> Any:  # noqa: ANN401  # a schema or a part of one
+def _tidied(schema: Any, *, is_map: bool = False) -> Any:  # a schema or a part of one
     """Without generated titles; a number or true/false may also be one reference ``${var.name}``.
 
     Args:

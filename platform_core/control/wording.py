@@ -59,7 +59,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 def judge(
     model: type[_Model],
-    value: Any,  # noqa: ANN401  # plain values of a file
+    value: Any,  # plain values of a file
     *,
     report: Report,
     known: Mapping[type[BaseModel], Sequence[str]] | None = None,
@@ -89,7 +89,7 @@ def judge(
 def _complaints(
     error: ValidationError,
     model: type[BaseModel],
-    value: Any,  # noqa: ANN401
+    value: Any,
     report: Report,
     known: Mapping[type[BaseModel], Sequence[str]],
 ) -> list[Complaint]:
@@ -116,7 +116,7 @@ class _Wording:
         self.report = report
         self.known = known
 
-    def complaint(self, detail: Any, path: Path) -> Complaint | None:  # noqa: ANN401  # pydantic's ErrorDetails
+    def complaint(self, detail: Any, path: Path) -> Complaint | None:  # pydantic's ErrorDetails
         name = _name(path)
         kind, context = detail["type"], detail.get("ctx", {})
         annotation = _annotation(self.model, path)
@@ -168,7 +168,7 @@ class _Wording:
         return (field.description,) if field and field.description else ()
 
 
-def expected(annotation: Any, known: Mapping[type[BaseModel], Sequence[str]]) -> str:  # noqa: ANN401  # a type
+def expected(annotation: Any, known: Mapping[type[BaseModel], Sequence[str]]) -> str:  # a type
     """What a field takes, in words: ``a list of texts``."""
     annotation = _bare(annotation)
     if annotation in _SIMPLE:
@@ -198,7 +198,7 @@ def _several(words: str) -> str:
     return f"{noun}s" if article == "a" and " " not in noun else f"({words})"
 
 
-def _advice(annotation: Any) -> tuple[str, ...]:  # noqa: ANN401
+def _advice(annotation: Any) -> tuple[str, ...]:
     annotation = _bare(annotation)
     if _model_of(annotation) is SecretRef:
         return ("a secret's value is never written in a file; the name is looked up in the secret store",)
@@ -207,7 +207,7 @@ def _advice(annotation: Any) -> tuple[str, ...]:  # noqa: ANN401
     return ()
 
 
-def _bare(annotation: Any) -> Any:  # noqa: ANN401
+def _bare(annotation: Any) -> Any:
     """The annotation without ``Annotated`` and ``| None``."""
     while True:
         if get_origin(annotation) is Annotated:
@@ -221,7 +221,7 @@ def _bare(annotation: Any) -> Any:  # noqa: ANN401
             return annotation
 
 
-def _annotation(model: Any, path: Path) -> Any:  # noqa: ANN401
+def _annotation(model: Any, path: Path) -> Any:
     """The type annotation at a path of a model."""
     current = model
     for part in path:
@@ -229,7 +229,7 @@ def _annotation(model: Any, path: Path) -> Any:  # noqa: ANN401
     return current
 
 
-def _step(annotation: Any, part: PathPart) -> Any:  # noqa: ANN401
+def _step(annotation: Any, part: PathPart) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
         return field.annotation if field else Any
@@ -243,14 +243,14 @@ def _step(annotation: Any, part: PathPart) -> Any:  # noqa: ANN401
     return Any
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401
+def _model_of(annotation: Any) -> type[BaseModel] | None:
     annotation = _bare(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return next(filter(None, map(_model_of, get_args(annotation))), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _choices(annotation: Any) -> list[str]:  # noqa: ANN401
+def _choices(annotation: Any) -> list[str]:
     annotation = _bare(annotation)
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]

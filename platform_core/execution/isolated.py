@@ -128,7 +128,7 @@ class IsolatedStep:
 
 
 class _DiesWithTheRun(MultiprocessExecutorChildProcessCommand):
-    def __init__(self, *, run_pid: int, **command: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, run_pid: int, **command: Any) -> None:
         super().__init__(**command)
         self._run_pid = run_pid
 

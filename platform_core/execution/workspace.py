@@ -3,127 +3,57 @@
 Each run holds the assets of one workstream, as its schedule would run them, and is recorded like any other:
 the UI shows it, and it can be re-executed there. Runs follow each other in the order of their assets'
 dependencies; what depends on a failure, here or in another location, is not run.
+
+All runs of one call share a tag, and what the call had selected is another: so the rest of it can be finished
+later, in locations too for which no run was started because of a failure elsewhere.
 """
 
-import difflib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
-from dagster._core.code_pointer import ModuleCodePointer
-from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
 from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
+from dagster._core.storage.tags import RESUME_RETRY_TAG, TAGS_TO_MAYBE_OMIT_ON_RETRY
+
+from platform_core.errors import PlatformError
+from platform_core.execution.locations import LoadedLocation, WorkspaceGraph, dotted
+from platform_core.execution.outcomes import (
+    AssetOutcome,
+    Progress,
+    RunOutcome,
+    Status,
+    WorkspaceOutcome,
+    failure_message,
+    follow,
 )
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
-from dagster._utils.error import SerializableErrorInfo
 
-from platform_core.errors import ConfigError, Issue, Place, PlatformError
+INVOCATION_TAG = "edp/invocation"
+"""On every run of one call, and on what re-executes them: the call's id."""
 
+SELECTION_TAG = "edp/selection"
+"""Beside it: the selections of the call, as a JSON list."""
 
-class Status(StrEnum):
-    """How an asset fared."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    OK = "ok"
-    FAILED = "failed"
-    SKIPPED = "skipped"
+_UNFINISHED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
-@dataclass
-class AssetOutcome:
-    """How one asset fared in a run.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a call sets out to do.
 
     Args:
-        key: the asset.
-        status: at the end one of ok, failed, skipped.
-        metadata: of its materialisation, as plain values.
-        error: the message of its failure, or what it waited for.
-        run_id: the run it was part of; empty if none was started for it.
-        seconds: time its step took; 0 if it did not run.
+        keys: every asset that it is going to build.
+        parents: runs of which it re-executes what failed or was skipped, oldest first.
+        tags: of its runs.
     """
 
-    key: dg.AssetKey
-    status: Status = Status.WAITING
-    metadata: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-    run_id: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class RunOutcome:
-    """One run that was started."""
-
-    run_id: str
-    job: str
-    status: dg.DagsterRunStatus
-
-
-@dataclass(frozen=True)
-class WorkspaceOutcome:
-    """Everything that one call ran."""
-
-    runs: tuple[RunOutcome, ...]
-    assets: Mapping[dg.AssetKey, AssetOutcome]
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether every selected asset was built and every run ended well."""
-        return all(asset.status is Status.OK for asset in self.assets.values()) and all(
-            run.status is dg.DagsterRunStatus.SUCCESS for run in self.runs
-        )
-
-
-_QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
-"""Run config that keeps events off the terminal, where progress is shown; the event log has them all."""
-
-Progress = Callable[[AssetOutcome], None]
-"""Called whenever an asset's status changes."""
-
-
-@dataclass(frozen=True)
-class LoadedLocation:
-    """A code location, loaded into this process."""
-
-    name: str
-    repository: dg.RepositoryDefinition
-    pointer: ModuleCodePointer
-
-    def job(self, name: str) -> ReconstructableJob:
-        """A job that child processes can load again."""
-        return ReconstructableJob(ReconstructableRepository(self.pointer), name)
-
-    def origin(self, job: str) -> RemoteJobOrigin:
-        """What lets the UI find the job of a run again, to re-execute it."""
-        # What `dagster dev` makes of the same entry of workspace.yaml; the UI compares the two by name.
-        target = LoadableTargetOrigin(executable_path=sys.executable, module_name=self.pointer.module)
-        location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=self.name)
-        return RemoteJobOrigin(RemoteRepositoryOrigin(location, self.repository.name), job)
-
-
-def load_location(name: str, module: str) -> LoadedLocation:
-    """Import a location's module and build its definitions.
-
-    Raises:
-        ConfigError: its control files are wrong.
-        PlatformError: the module holds no definitions, or more than one.
-    """
-    targets = loadable_targets_from_python_module(module, None)
-    if len(targets) != 1:
-        raise PlatformError(f"module '{module}' of location '{name}' must define exactly one dg.Definitions")
-    pointer = ModuleCodePointer(module, targets[0].attribute, None)
-    return LoadedLocation(name, ReconstructableRepository(pointer).get_definition(), pointer)
+    keys: frozenset[dg.AssetKey]
+    parents: tuple[dg.DagsterRun, ...] = ()
+    tags: Mapping[str, str]
 
 
 class WorkspaceRunner:
@@ -136,197 +66,165 @@ class WorkspaceRunner:
 
     def __init__(self, locations: Sequence[LoadedLocation], *, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        self._home: dict[dg.AssetKey, LoadedLocation] = {}
-        self._inputs: dict[dg.AssetKey, set[dg.AssetKey]] = {}
-        for location in locations:
-            graph = location.repository.asset_graph
-            for key in graph.executable_asset_keys:
-                self._home[key] = location
-                self._inputs[key] = set(graph.get(key).parent_keys)
-        for key, inputs in self._inputs.items():
-            self._inputs[key] = {parent for parent in inputs if parent in self._home}
+        self._locations = {location.name: location for location in locations}
+        self._graph = WorkspaceGraph(locations)
 
-    @property
-    def keys(self) -> frozenset[dg.AssetKey]:
-        """Every asset that can be run."""
-        return frozenset(self._home)
-
-    def select(self, selections: Iterable[str]) -> frozenset[dg.AssetKey]:
-        """The assets that selections name.
-
-        Args:
-            selections: each a workstream, a table (``workstream.layer.name``), with ``+`` before it for
-                everything it is made from and after it for everything made from it, or an expression of
-                Dagster's asset selection language; none at all: everything.
+    def plan(self, selections: Iterable[str] = ()) -> Work:
+        """Build what selections name, or everything; see :meth:`WorkspaceGraph.select`.
 
         Raises:
             ConfigError: a selection names nothing.
         """
         texts = list(selections)
-        if not texts:
-            return self.keys
-        issues, selected = [], set[dg.AssetKey]()
-        for text in texts:
-            found = self._select_one(text)
-            selected |= found
-            if not found:
-                issues.append(_nothing_selected(text, self.keys))
-        if issues:
-            raise ConfigError(issues)
-        return frozenset(selected)
+        tags = {INVOCATION_TAG: uuid4().hex[:8], SELECTION_TAG: json.dumps(texts)}
+        return Work(keys=self._graph.select(texts), tags=tags)
 
-    def run(
-        self, selected: frozenset[dg.AssetKey], *, progress: Progress, tags: Mapping[str, str] | None = None
-    ) -> WorkspaceOutcome:
-        """Run assets, one run for each workstream's share that can run next.
+    def plan_rest(self, run_id: str | None = None) -> Work:
+        """Finish what a call had set out to do: what failed, was skipped or was not begun, and nothing else.
+
+        Of a run that was started elsewhere (by a schedule, in the UI) it is the rest of that run alone.
 
         Args:
-            selected: keys to run.
-            progress: told of each change of status.
-            tags: put on every run.
-        """
-        outcomes = {key: AssetOutcome(key) for key in sorted(selected)}
-        runs: list[RunOutcome] = []
-        remaining = set(selected)
-        while remaining:
-            self._skip_dependents(remaining, outcomes, progress)
-            stage = self._next_stage(remaining)
-            if not stage:
-                break
-            key = min(stage)
-            location, job = self._home[key], key.path[0]
-            run = self._create_run(location, job, stage, tags or {})
-            runs.append(self._execute(location.job(job), run, outcomes, progress))
-            remaining -= stage
-            if runs[-1].status is dg.DagsterRunStatus.CANCELED:
-                raise KeyboardInterrupt
-        return WorkspaceOutcome(tuple(runs), outcomes)
+            run_id: a run of that call, or its first letters; None: the newest run that failed or was cancelled.
 
-    def resume(self, run_id: str, *, progress: Progress) -> WorkspaceOutcome:
-        """Re-execute what failed or was skipped in a run, and nothing else.
-
-        Args:
-            run_id: a finished run, or its first letters.
-            progress: told of each change of status.
+        Returns:
+            Work without any key where nothing is left to do.
 
         Raises:
-            PlatformError: there is no such run, or its job is not in this workspace.
+            PlatformError: there is no such run, it has not ended, or what it held is no longer declared.
         """
-        parent = self._find_run(run_id)
-        locations = {location.name: location for location in self._home.values()}
-        origin = parent.remote_job_origin
-        if origin is None or origin.location_name not in locations:
-            raise PlatformError(f"run {parent.run_id} belongs to no location of this workspace")
-        location = locations[origin.location_name]
-        recon: Any = location.job(parent.job_name)
-        if parent.asset_selection:
-            recon = recon.get_subset(op_selection=None, asset_selection=parent.asset_selection)
-        steps, state = KnownExecutionState.build_resume_retry_reexecution(self._instance, parent_run=parent)
-        plan = create_execution_plan(recon, _QUIET, step_keys_to_execute=steps, known_state=state, tags=parent.tags)
-        run = self._instance.create_run_for_job(
-            job_def=recon.get_definition(),
-            execution_plan=plan,
-            run_config=_QUIET,
-            tags=dict(parent.tags),
-            asset_selection=parent.asset_selection,
-            root_run_id=parent.root_run_id or parent.run_id,
-            parent_run_id=parent.run_id,
-            remote_job_origin=location.origin(parent.job_name),
-            job_code_origin=recon.get_python_origin(),
-        )
-        outcomes: dict[dg.AssetKey, AssetOutcome] = {}
-        outcome = self._execute(recon, run, outcomes, progress)
-        return WorkspaceOutcome((outcome,), outcomes)
+        run = self._newest_unfinished() if run_id is None else self._find_run(run_id)
+        if run is None:
+            return Work(keys=frozenset(), tags={})
+        if not run.is_finished:
+            raise PlatformError(
+                f"run {run.run_id[:8]} has not ended, it is {run.status.value}\n"
+                "  wait for it, or terminate it in the UI"
+            )
+        family = self._family(run)
+        redone = {member.parent_run_id for member in family}
+        parents = tuple(member for member in family if member.status in _UNFINISHED and member.run_id not in redone)
+        rest = {key for parent in parents for key in self._rest_of(parent)}
+        if INVOCATION_TAG in run.tags:
+            begun = [member for member in family if member.status is not dg.DagsterRunStatus.NOT_STARTED]
+            done = {key for member in begun for keys in self._planned(member).values() for key in keys}
+            rest |= self._graph.select(json.loads(run.tags[SELECTION_TAG])) - done
+        tags = {name: run.tags[name] for name in (INVOCATION_TAG, SELECTION_TAG) if name in run.tags}
+        return Work(keys=frozenset(rest), parents=parents, tags=tags)
 
-    def latest_failed_run(self) -> str:
-        """Id of the newest failed or cancelled run; PlatformError where there is none."""
-        statuses = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-        records = self._instance.get_run_records(dg.RunsFilter(statuses=statuses), limit=1)
-        if not records:
-            raise PlatformError("no run has failed; there is nothing to resume")
-        return records[0].dagster_run.run_id
+    def execute(self, work: Work, *, progress: Progress) -> WorkspaceOutcome:
+        """Do it, one run for each workstream's share that can run next.
+
+        Args:
+            work: as planned by this object.
+            progress: told of each change of status.
+        """
+        outcomes = {key: AssetOutcome(key) for key in sorted(work.keys)}
+        runs: list[RunOutcome] = []
+
+        def outcome() -> WorkspaceOutcome:
+            return WorkspaceOutcome(tuple(runs), outcomes)
+
+        for parent in work.parents:
+            if not outcome().cancelled:
+                job, run = self._create_reexecution(parent)
+                runs.append(self._execute(job, run, outcomes, progress))
+        remaining = {key for key, asset in outcomes.items() if not asset.run_id}
+        while remaining and not outcome().cancelled:
+            bad = [key for key, asset in outcomes.items() if asset.status in (Status.FAILED, Status.SKIPPED)]
+            blocked = self._graph.made_from(bad) & remaining
+            _skip(blocked, outcomes, progress)
+            remaining -= blocked
+            if remaining:
+                stage = self._graph.next_stage(remaining)
+                job, run = self._create_run(stage, work.tags)
+                runs.append(self._execute(job, run, outcomes, progress))
+                remaining -= stage
+        _skip(remaining, outcomes, progress)
+        return outcome()
+
+    def _newest_unfinished(self) -> dg.DagsterRun | None:
+        return next(iter(self._instance.get_runs(dg.RunsFilter(statuses=list(_UNFINISHED)), limit=1)), None)
 
     def _find_run(self, run_id: str) -> dg.DagsterRun:
         if run := self._instance.get_run_by_id(run_id):
             return run
         runs = [run for run in self._instance.get_runs(limit=1000) if run.run_id.startswith(run_id)]
         if len(runs) != 1:
-            raise PlatformError(f"{'no run' if not runs else 'more than one run'} begins with '{run_id}'")
+            raise PlatformError(
+                f"{'no run' if not runs else 'more than one run'} begins with '{run_id}'\n"
+                "  give the id of a run as the UI or `edp run` shows it, or 'last'"
+            )
         return runs[0]
 
-    def _select_one(self, text: str) -> set[dg.AssetKey]:
-        name = text.strip("+")
-        found = {key for key in self._home if key.path[0] == name or ".".join(key.path) == name}
-        if found:
-            if text.startswith("+"):
-                found |= self._reachable(found, self._inputs)
-            if text.endswith("+"):
-                found |= self._reachable(found, self._dependents())
-            return found
-        try:
-            selection = dg.AssetSelection.from_string(text)
-        except dg.DagsterInvalidAssetSelectionError:
-            return set()
-        graphs = {id(location): location.repository.asset_graph for location in self._home.values()}
-        return {
-            key
-            for graph in graphs.values()
-            for key in selection.resolve(graph, allow_missing=True)
-            if key in self._home
-        }
+    def _family(self, run: dg.DagsterRun) -> list[dg.DagsterRun]:
+        """The runs of the call that a run was part of, else the run and what re-executed it; oldest first."""
+        if INVOCATION_TAG in run.tags:
+            filters = dg.RunsFilter(tags={INVOCATION_TAG: run.tags[INVOCATION_TAG]})
+            return list(self._instance.get_runs(filters))[::-1]
+        group = self._instance.get_run_group(run.run_id)
+        members = {member.run_id: member for member in group[1]} if group else {}
+        return list((members | {run.run_id: run}).values())
 
-    def _dependents(self) -> dict[dg.AssetKey, set[dg.AssetKey]]:
-        dependents: dict[dg.AssetKey, set[dg.AssetKey]] = {}
-        for key, inputs in self._inputs.items():
-            for parent in inputs:
-                dependents.setdefault(parent, set()).add(key)
-        return dependents
+    def _rest_of(self, parent: dg.DagsterRun) -> list[dg.AssetKey]:
+        """What re-executing a run from its failure would build."""
+        planned = self._planned(parent)
+        steps, _ = KnownExecutionState.build_resume_retry_reexecution(self._instance, parent_run=parent)
+        keys = [key for step in steps for key in planned.get(step, ())]
+        if gone := sorted(key for key in keys if key not in self._graph.home):
+            raise PlatformError(
+                f"run {parent.run_id[:8]} cannot be finished: it held what is no longer declared\n"
+                f"  {', '.join(map(dotted, gone))}\n"
+                "  `edp run` builds what is declared now"
+            )
+        return keys
 
-    @staticmethod
-    def _reachable(start: set[dg.AssetKey], edges: Mapping[dg.AssetKey, set[dg.AssetKey]]) -> set[dg.AssetKey]:
-        seen: set[dg.AssetKey] = set()
-        frontier = list(start)
-        while frontier:
-            for neighbour in edges.get(frontier.pop(), ()):
-                if neighbour not in seen:
-                    seen.add(neighbour)
-                    frontier.append(neighbour)
-        return seen
+    def _create_reexecution(self, parent: dg.DagsterRun) -> tuple[ReconstructableJob, dg.DagsterRun]:
+        location = self._location_of(parent)
+        recon: Any = location.job(parent.job_name)
+        if parent.asset_selection:
+            recon = recon.get_subset(op_selection=None, asset_selection=parent.asset_selection)
+        steps, state = KnownExecutionState.build_resume_retry_reexecution(self._instance, parent_run=parent)
+        tags = {name: value for name, value in parent.tags.items() if name not in TAGS_TO_MAYBE_OMIT_ON_RETRY}
+        tags[RESUME_RETRY_TAG] = "true"
+        plan = create_execution_plan(recon, step_keys_to_execute=steps, known_state=state, tags=tags)
+        run = self._instance.create_run_for_job(
+            job_def=recon.get_definition(),
+            execution_plan=plan,
+            run_config=parent.run_config,
+            tags=tags,
+            asset_selection=parent.asset_selection,
+            root_run_id=parent.root_run_id or parent.run_id,
+            parent_run_id=parent.run_id,
+            remote_job_origin=location.origin(parent.job_name),
+            job_code_origin=recon.get_python_origin(),
+        )
+        return recon, run
 
-    def _next_stage(self, remaining: set[dg.AssetKey]) -> set[dg.AssetKey]:
-        """The largest share of one workstream whose inputs are done or in the share itself."""
-        shares: dict[tuple[str, str], set[dg.AssetKey]] = {}
-        for key in remaining:
-            shares.setdefault((self._home[key].name, key.path[0]), set()).add(key)
-        stages = {name: self._closed(share, remaining) for name, share in shares.items()}
-        return stages[max(stages, key=lambda name: (len(stages[name]), name))]
+    def _location_of(self, run: dg.DagsterRun) -> LoadedLocation:
+        origin = run.remote_job_origin
+        name = origin.location_name if origin is not None else None
+        if name not in self._locations:
+            known = ", ".join(sorted(self._locations))
+            raise PlatformError(
+                f"run {run.run_id[:8]} of location '{name}' cannot be finished: it is not loaded\n"
+                f"  loaded locations: {known}"
+            )
+        return self._locations[name]
 
-    def _closed(self, share: set[dg.AssetKey], remaining: set[dg.AssetKey]) -> set[dg.AssetKey]:
-        blocked = {key for key in share if any(p in remaining and p not in share for p in self._inputs[key])}
-        return share - blocked - (self._reachable(blocked, self._dependents()) & share)
-
-    def _skip_dependents(
-        self, remaining: set[dg.AssetKey], outcomes: dict[dg.AssetKey, AssetOutcome], progress: Progress
-    ) -> None:
-        bad = {key for key, outcome in outcomes.items() if outcome.status in (Status.FAILED, Status.SKIPPED)}
-        for key in sorted(self._reachable(bad, self._dependents()) & remaining):
-            outcomes[key].status = Status.SKIPPED
-            remaining.discard(key)
-            progress(outcomes[key])
-
-    def _create_run(
-        self, location: LoadedLocation, job: str, stage: set[dg.AssetKey], tags: Mapping[str, str]
-    ) -> dg.DagsterRun:
+    def _create_run(self, stage: set[dg.AssetKey], tags: Mapping[str, str]) -> tuple[ReconstructableJob, dg.DagsterRun]:
+        key = min(stage)
+        location, job = self._graph.home[key], key.path[0]
         recon = location.job(job).get_subset(op_selection=None, asset_selection=frozenset(stage))
         definition = recon.get_definition()
-        return self._instance.create_run_for_job(
+        run = self._instance.create_run_for_job(
             job_def=definition,
-            run_config=_QUIET,
             tags={**definition.tags, **tags},
             asset_selection=frozenset(stage),
             remote_job_origin=location.origin(job),
             job_code_origin=recon.get_python_origin(),
         )
+        return location.job(job), run
 
     def _execute(
         self,
@@ -335,69 +233,33 @@ class WorkspaceRunner:
         outcomes: dict[dg.AssetKey, AssetOutcome],
         progress: Progress,
     ) -> RunOutcome:
-        steps = self._planned(run.run_id)
-        for key in (key for keys in steps.values() for key in keys):
+        steps = self._planned(run)
+        keys = [key for step in steps.values() for key in step]
+        for key in keys:
             outcomes.setdefault(key, AssetOutcome(key)).run_id = run.run_id
+        error = ""
         for event in execute_run_iterator(job, run, self._instance):
-            for outcome in _apply(event, [outcomes[key] for key in steps.get(event.step_key or "", ())]):
+            for outcome in follow(event, [outcomes[key] for key in steps.get(event.step_key or "", ())]):
                 progress(outcome)
-        for key in (key for keys in steps.values() for key in keys):
-            if outcomes[key].status in (Status.WAITING, Status.RUNNING):
-                outcomes[key].status = Status.SKIPPED
-                progress(outcomes[key])
+            if event.event_type is dg.DagsterEventType.RUN_FAILURE:
+                error = failure_message(event.job_failure_data.error)
+        _skip((key for key in keys if outcomes[key].status in (Status.WAITING, Status.RUNNING)), outcomes, progress)
+        failed = any(outcomes[key].status is Status.FAILED for key in keys)
         finished = self._instance.get_run_by_id(run.run_id)
         status = finished.status if finished else dg.DagsterRunStatus.FAILURE
-        return RunOutcome(run.run_id, run.job_name, status)
+        return RunOutcome(run.run_id, run.job_name, status, "" if failed else error)
 
-    def _planned(self, run_id: str) -> dict[str, list[dg.AssetKey]]:
+    def _planned(self, run: dg.DagsterRun) -> dict[str, list[dg.AssetKey]]:
         """Asset keys by the step that builds them."""
         steps: dict[str, list[dg.AssetKey]] = {}
-        for entry in self._instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED):
+        for entry in self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED):
             event = entry.get_dagster_event()
             if event.asset_key is not None and event.step_key is not None:
                 steps.setdefault(event.step_key, []).append(event.asset_key)
         return steps
 
 
-def _apply(event: dg.DagsterEvent, outcomes: list[AssetOutcome]) -> Iterator[AssetOutcome]:
-    """Change the outcomes of one step as an event tells; yields those that changed."""
-    if event.event_type is dg.DagsterEventType.STEP_START:
-        for outcome in outcomes:
-            outcome.status = Status.RUNNING
-            yield outcome
-    elif event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
-        materialization = event.step_materialization_data.materialization
-        for outcome in outcomes:
-            if outcome.key == materialization.asset_key:
-                outcome.metadata = {name: entry.value for name, entry in materialization.metadata.items()}
-                outcome.status = Status.OK
-                yield outcome
-    elif event.event_type is dg.DagsterEventType.STEP_SUCCESS:
-        for outcome in outcomes:
-            outcome.seconds = event.step_success_data.duration_ms / 1000
-            yield outcome
-    elif event.event_type is dg.DagsterEventType.STEP_FAILURE:
-        for outcome in outcomes:
-            # Of a step that builds several, those that were built stay built.
-            if len(outcomes) == 1 or outcome.status is not Status.OK:
-                outcome.status = Status.FAILED
-                outcome.error = _message(event.step_failure_data.error)
-            yield outcome
-
-
-def _message(error: SerializableErrorInfo | None) -> str:
-    """What a person should read of a step's failure: the innermost cause, without Dagster's wrapping."""
-    while error is not None and error.cause is not None:
-        error = error.cause
-    if error is None:
-        return "failed"
-    text = error.message.strip()
-    name, _, rest = text.partition(": ")
-    return rest if name.startswith("platform_core.") and rest else text
-
-
-def _nothing_selected(text: str, keys: Iterable[dg.AssetKey]) -> Issue:
-    known = sorted({".".join(key.path) for key in keys} | {key.path[0] for key in keys})
-    close = difflib.get_close_matches(text.strip("+"), known, n=1)
-    hints = [f"did you mean '{close[0]}'?"] if close else []
-    return Issue(Place(Path(text)), "selects nothing", (*hints, "`edp list` shows what is declared"))
+def _skip(keys: Iterable[dg.AssetKey], outcomes: Mapping[dg.AssetKey, AssetOutcome], progress: Progress) -> None:
+    for key in sorted(keys):
+        outcomes[key].status = Status.SKIPPED
+        progress(outcomes[key])

@@ -12,7 +12,7 @@ import dagster as dg
 from platform_core.factories.resource import PLATFORM, PlatformResource
 from platform_core.operations.platform import Platform
 
-Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult]
+Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult[None]]
 """Builds the asset and returns what it did; the platform is opened for the step."""
 
 
@@ -28,7 +28,7 @@ def build_asset(
         op_tags: tags of the step, read by the executor.
     """
 
-    def compute(context: dg.AssetExecutionContext, _inputs: Mapping[str, Any]) -> Iterator[dg.MaterializeResult]:
+    def compute(context: dg.AssetExecutionContext, _inputs: Mapping[str, Any]) -> Iterator[dg.MaterializeResult[None]]:
         resource: PlatformResource = getattr(context.resources, PLATFORM)
         yield body(context, resource.open(context))
 

@@ -18,7 +18,7 @@ PROCESSING = (
 """A processing step: at least one input is newer than its last run."""
 
 
-class EveryInputNewer(dg.AutomationCondition):
+class EveryInputNewer(dg.AutomationCondition[dg.AssetKey]):
     """True where each input was built after the asset's last attempt, successful or not.
 
     It compares positions in the event log, so that no update is lost between two ticks; comparing with the
@@ -30,7 +30,7 @@ class EveryInputNewer(dg.AutomationCondition):
         """Shown in the UI."""
         return "every_input_newer_than_last_attempt"
 
-    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         """Decide for the one unpartitioned asset of this context."""
         storage = context.asset_graph_view.instance.event_log_storage
         attempt = storage.get_latest_planned_materialization_info(context.key)

@@ -28,7 +28,7 @@ def build_ingestion_asset(
 ) -> dg.AssetsDefinition:
     """The asset of one bronze table; its body is one call."""
 
-    def load(_: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    def load(_: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
         return load_metadata(ingest(spec, connection=connection, platform=platform), spec)
 
     return build_asset(
@@ -48,7 +48,7 @@ def build_ingestion_asset(
     )
 
 
-def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResult:
+def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResult[None]:
     """What a load did, as metadata of the materialisation."""
     return dg.MaterializeResult(
         metadata={

@@ -1,6 +1,7 @@
 """The job and the schedule of each workstream, and the sensor of a location."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from platform_core.factories import translation
 from platform_core.specs.environment import EnvironmentSpec
@@ -8,7 +9,7 @@ from platform_core.specs.location import WorkstreamSpec
 from platform_core.specs.manifest import Manifest
 
 
-def build_job(workstream: WorkstreamSpec, keys: list[dg.AssetKey]) -> dg.JobDefinition:
+def build_job(workstream: WorkstreamSpec, keys: list[dg.AssetKey]) -> UnresolvedAssetJobDefinition:
     """The job that runs a workstream's whole graph: ingestion, processing, dbt and refresh.
 
     Args:

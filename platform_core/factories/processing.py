@@ -16,7 +16,7 @@ def build_processing_asset(spec: ProcessingSpec, *, manifest: Manifest) -> dg.As
     """The asset of one step; its body is one call."""
     key = translation.asset_key(spec.ref)
 
-    def step(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    def step(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
         last = last_success(context.instance, key)
         return step_metadata(process(spec, root=manifest.root, platform=platform, last=last), spec)
 
@@ -38,7 +38,7 @@ def build_processing_asset(spec: ProcessingSpec, *, manifest: Manifest) -> dg.As
     )
 
 
-def step_metadata(result: StepResult, spec: ProcessingSpec) -> dg.MaterializeResult:
+def step_metadata(result: StepResult, spec: ProcessingSpec) -> dg.MaterializeResult[None]:
     """What a step did, as metadata of the materialisation."""
     metadata = (
         dict(result.figures)
@@ -47,8 +47,8 @@ def step_metadata(result: StepResult, spec: ProcessingSpec) -> dg.MaterializeRes
             "edp/seconds": result.seconds,
             "edp/rows": result.rows,
             "edp/committed": result.committed,
-        "edp/written_bytes": result.written_bytes,
-        "edp/read_versions": dg.MetadataValue.json(dict(result.read_versions)),
+            "edp/written_bytes": result.written_bytes,
+            "edp/read_versions": dg.MetadataValue.json(dict(result.read_versions)),
             "dagster/table_name": str(spec.ref),
         }
     )

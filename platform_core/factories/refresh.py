@@ -1,5 +1,7 @@
 """Turns one refresh spec into the asset of a dashboard."""
 
+from typing import Any
+
 import dagster as dg
 
 from platform_core.errors import RefreshError
@@ -17,7 +19,7 @@ def build_refresh_asset(spec: RefreshSpec, *, manifest: Manifest) -> dg.AssetsDe
     """The asset of one dashboard."""
     connection = manifest.connection(spec.workstream, spec.connection) if spec.connection else None
 
-    def dashboard(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    def dashboard(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
         _refuse_unfit(context, spec)
         return refresh_metadata(refresh(spec, connection=connection, root=manifest.root, platform=platform))
 
@@ -38,9 +40,9 @@ def build_refresh_asset(spec: RefreshSpec, *, manifest: Manifest) -> dg.AssetsDe
     )
 
 
-def refresh_metadata(outcome: RefreshOutcome) -> dg.MaterializeResult:
+def refresh_metadata(outcome: RefreshOutcome) -> dg.MaterializeResult[None]:
     """What a refresh did, as metadata of the materialisation."""
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "edp/as_of": dg.MetadataValue.timestamp(outcome.as_of),
         "edp/versions": dg.MetadataValue.json(dict(outcome.versions)),
         "edp/seconds": outcome.seconds,

@@ -1,6 +1,7 @@
 """The one resource of all assets: the platform, opened for a step."""
 
 from functools import cache
+from typing import Any
 
 import dagster as dg
 
@@ -18,7 +19,7 @@ def _opened(settings: Settings) -> Platform:
     return open_platform(load_environment(settings), state=settings.state)
 
 
-class PlatformResource(dg.ConfigurableResource):
+class PlatformResource(dg.ConfigurableResource[Any]):
     """Gives a step the platform of its environment; holds no value that a run could store."""
 
     def open(self, context: dg.AssetExecutionContext) -> Platform:

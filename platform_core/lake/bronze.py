@@ -115,7 +115,7 @@ class _Counts:
 class _Attempt:
     """One attempt to apply one batch to one version of a table."""
 
-    def __init__(self, load: BronzeLoad, session: Session, connection: Any, table: DeltaTable | None) -> None:  # noqa: ANN401
+    def __init__(self, load: BronzeLoad, session: Session, connection: Any, table: DeltaTable | None) -> None:
         self._load = load
         self._connection = connection
         self._table = table
@@ -240,7 +240,7 @@ class _Attempt:
             "pattern": files.prefix + "{i}",
         }
 
-    def _all(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    def _all(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         # Draining each result matters: a half-read one blocks the connection.
         result: list[tuple[Any, ...]] = self._connection.execute(statement, parameters or None).fetchall()
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,6 +29,9 @@ APPLICATION = "edp"
 One id for all writers of ours: delta-rs refuses a commit of a handle that has become stale only where both commits
 carry the same id, and lets it pass after someone's append otherwise.
 """
+
+_MARK = "write"
+"""Metadata of a commit, by which its writer knows it again."""
 
 _FEATURES_BEYOND_FILES = {"deletionVectors", "columnMapping"}
 
@@ -184,7 +188,8 @@ def write(
     if existing is not None and mode is not WriteMode.OVERWRITE:
         refuse_drift(of=str(table), expected=table_schema(existing), given=stream.schema)
     before = set() if existing is None else set(file_sizes(existing))
-    properties = commit_properties(held + 1 if batch is None else batch, metadata or {})
+    mark = uuid.uuid4().hex
+    properties = commit_properties(held + 1 if batch is None else batch, {**(metadata or {}), _MARK: mark})
     try:
         # delta-rs panics where a stream that it reads calls delta-rs: hence the thread.
         with prefetched(stream.batches()) as batches:
@@ -204,7 +209,8 @@ def write(
             raise
         if isinstance(stream.failure, PlatformError):
             raise stream.failure from None
-        raise _refusal(stream.failure or error, table=table, uri=uri) from None
+        if stream.failure is not None or not _is_committed(uri, storage_options, mark):
+            raise _refusal(stream.failure or error, table=table, uri=uri) from None
     written = open_table(uri, storage_options=storage_options)
     if written is None:
         raise StorageError(f"{table}: {uri} vanished while it was written")
@@ -279,6 +285,12 @@ def _merge(
         .when_not_matched_insert(updates=columns)
         .execute()
     )
+
+
+def _is_committed(uri: str, storage_options: Mapping[str, str], mark: str) -> bool:
+    """Whether the newest commit is the one with this mark: an error may come from what delta-rs does after it."""
+    table = open_table(uri, storage_options=storage_options)
+    return table is not None and table.history(1)[0].get(f"edp.{_MARK}") == mark
 
 
 def _quoted(name: str, table: str | None = None) -> str:

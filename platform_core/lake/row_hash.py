@@ -129,7 +129,8 @@ def _fixed(array: pa.Array, digest: pa.Array | None) -> npt.NDArray[np.uint8]:
     if pa.types.is_floating(array.type):
         numbers = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
         numbers[np.isnan(numbers)] = np.nan
-        return numbers.view(np.uint8).reshape(rows, 8)
+        form: npt.NDArray[np.uint8] = numbers.view(np.uint8).reshape(rows, 8)
+        return form
     return _bytes_of(array, rows)
 
 

@@ -56,10 +56,10 @@ def _object_store(uri: str, storage_options: Mapping[str, str]) -> FileSystemHan
 class _BytesOnly:
     closed = False
 
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    def write(self, data: Any) -> int:  # noqa: ANN401
+    def write(self, data: Any) -> int:
         content = bytes(data)
         self._stream.write(content)
         return len(content)

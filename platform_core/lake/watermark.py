@@ -103,7 +103,7 @@ def _statistic(actions: pa.Table, kind: str, column: str) -> list[Any]:
     return values
 
 
-def _largest(folder: FileSystem, path: str, column: str) -> Any:  # noqa: ANN401
+def _largest(folder: FileSystem, path: str, column: str) -> Any:
     import pyarrow.parquet as pq
 
     with folder.open_input_file(path) as stream, pq.ParquetFile(stream) as file:

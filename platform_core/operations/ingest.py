@@ -357,7 +357,7 @@ def earlier(mark: Cursor, lookback: dt.timedelta, *, of: TableRef) -> Cursor:
     return mark - (int(seconds) if isinstance(mark, int) else seconds)
 
 
-def _text(value: Any) -> str | None:  # noqa: ANN401
+def _text(value: Any) -> str | None:
     if value is None:
         return None
     return value.isoformat() if isinstance(value, dt.date) else str(value)

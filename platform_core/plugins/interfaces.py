@@ -114,8 +114,8 @@ class Source(ABC):
         """
 
     def close(self) -> None:
-        """Release what :meth:`read` holds; called once, also after an error."""
-        return None
+        """Release what :meth:`read` holds; called once, also after an error. Nothing by default."""
+        return  # not abstract: most sources hold nothing
 
 
 class Mask(ABC):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from platform_core.specs.base import Model, Name, Owner, Spec
+
+RESERVED_WORKSTREAMS = ("main", "memory", "system", "temp")
+"""Databases that DuckDB has already; a workstream is a database in SQL."""
 
 
 class ScheduleSpec(Model):
@@ -23,6 +26,13 @@ class WorkstreamSpec(Spec):
         min_length=1, description="E-mail addresses, or team:<name>.", examples=[["team:mobility"]]
     )
     schedule: ScheduleSpec | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _check_reserved(cls, name: str) -> str:
+        if name in RESERVED_WORKSTREAMS:
+            raise ValueError(f"'{name}' has a meaning of its own in SQL; choose another name")
+        return name
 
 
 class LocationSpec(Spec):

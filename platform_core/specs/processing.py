@@ -11,7 +11,7 @@ from platform_core.specs.base import Columns, Name, Owner, Spec, TableName, Tags
 from platform_core.specs.ingestion import ColumnSpec
 from platform_core.specs.table import TableRef
 
-RESERVED_LAYERS = ("bronze", "landing", "dashboard", "source")
+RESERVED_LAYERS = ("bronze", "landing", "dashboard", "source", "files")
 """Layers that only the platform itself writes."""
 
 

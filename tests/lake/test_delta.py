@@ -12,6 +12,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from platform_core.errors import LoadError, SchemaError, StepError, StorageError
+from platform_core.lake import delta
 from platform_core.lake.delta import APPLICATION, DeltaTableReader, batch_of, commit_properties, open_table, write
 from platform_core.specs.processing import WriteMode
 from platform_core.specs.table import TableRef
@@ -133,6 +134,34 @@ def test_a_writer_that_commits_in_between_stops_the_write(place: dict[str, Any])
     with pytest.raises(LoadError, match="another writer committed first"):
         write(pa.RecordBatchReader.from_batches(ROWS.schema, rows()), mode=WriteMode.OVERWRITE, **place)
     assert len(read(place)) == 4
+
+
+def test_a_commit_whose_afterwork_failed_counts_as_written(
+    place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(place)
+    writing = delta._replace_or_add
+
+    def fails_afterwards(*arguments: Any) -> None:
+        writing(*arguments)
+        raise OSError(5, "the checkpoint could not be written")
+
+    monkeypatch.setattr(delta, "_replace_or_add", fails_afterwards)
+    assert put(place, mode="append").version == 1
+    assert len(read(place)) == 4
+
+
+def test_a_write_that_failed_says_that_nothing_was_committed(
+    place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(place)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(delta, "_replace_or_add", full)
+    with pytest.raises(StorageError, match="nothing was committed\n  OSError: No space left on device"):
+        put(place, mode="append")
 
 
 def test_the_same_application_refuses_a_handle_that_became_stale(place: dict[str, Any]) -> None:

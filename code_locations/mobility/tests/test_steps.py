@@ -14,6 +14,8 @@ import pyarrow as pa
 import pytest
 from mobility.steps import changes, forecast
 
+from platform_core import StepError
+
 FIRST = dt.datetime(2012, 1, 2)
 
 
@@ -129,7 +131,7 @@ def test_file_holds_the_predicted_counts_of_the_table() -> None:
 
 
 def test_too_little_history_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="lower holdout_days"):
+    with pytest.raises(StepError, match="lower holdout_days"):
         _train(_hours(40))
 
 

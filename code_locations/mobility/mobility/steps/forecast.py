@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from platform_core import StepError
+
 if TYPE_CHECKING:
     from platform_core import StepContext
 
@@ -96,7 +98,7 @@ def train(context: StepContext) -> pa.Table:
     known = hours.position >= 4 * WEEK  # before, the longest look back would reach beyond the first hour
     training, holdout = known & (hours.position < cut), known & (hours.position >= cut)
     if not training.any():
-        raise ValueError(
+        raise StepError(
             f"no hour is left to train on: {len(counts)} hours are there, the first {4 * WEEK} serve as look-back "
             f"and the last {holdout_days * 24} are held out; lower holdout_days"
         )
