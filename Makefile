@@ -31,9 +31,7 @@ demo: setup ## play two days of the main job on sample data, and show what happe
 	@$(BIN)/edp demo
 
 ui: setup ## open the Dagster UI on http://127.0.0.1:3000 (PORT=3001 for another port)
-	@$(BIN)/python scripts/port_is_free.py $(PORT)
-	@echo 'Dagster UI: http://127.0.0.1:$(PORT) (Ctrl-C ends it)'
-	@$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT) --log-level warning
+	@$(BIN)/python scripts/ui.py $(PORT)
 
 setup: install ## install what is missing and prepare storage, masking keys and dbt manifests
 	@$(BIN)/edp setup

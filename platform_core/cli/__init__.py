@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -32,6 +33,15 @@ class _Commands(click.Group):
         command: click.Command = import_module(f"platform_core.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            close = get_close_matches(args[0], _COMMANDS, n=1, cutoff=0.65)
+            hint = f"did you mean '{close[0]}'?" if close else f"commands: {', '.join(_COMMANDS)}"
+            ctx.fail(f"unknown command '{args[0]}'\n  {hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -50,7 +60,7 @@ def main() -> None:
     """Entry point: errors raised on purpose become one clear message, without a traceback."""
     try:
         # Without standalone mode click returns the code given to `exit`.
-        code = edp.main(standalone_mode=False)
+        code = edp.main(prog_name="edp", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except PlatformError as error:
         click.echo(str(error), err=True)

@@ -51,7 +51,7 @@ def command(fresh: bool, until: int) -> None:
             lay_out_sources(settings.state / "sources", day=day)
             outcome = run_workspace(settings, (), console=console)
             print_report(console, outcome)
-            leave_unless_succeeded(outcome)
+            leave_unless_succeeded(outcome, again="edp demo")
             _remember(settings, day)
         _what_next(console, settings, time.monotonic() - started)
 

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 _MARKS = {"ok": ("ok", "green"), "failed": ("failed", "bold red"), "skipped": ("skipped", "yellow")}
 
+_WIDTH = 120
+"""Of what is written to a file, and of tables anywhere at the least."""
+
 
 @contextmanager
 def own_console() -> Iterator[Console]:
     """A console on a copy of standard output: Dagster redirects the original into a run's log file."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace") as stream:
-        width = None if stream.isatty() else 120
+        width = None if stream.isatty() else 140
         yield Console(file=stream, width=width, highlight=False)
 
 
@@ -101,6 +104,11 @@ class RunDisplay:
             self._task, completed=len(self._done), running=Text.from_markup(", ".join(sorted(self._running)[:3])).plain
         )
 
+    def stopping(self) -> None:
+        """Say that the request to stop was heard."""
+        if not self._quiet:
+            self._console.print("stopping: running steps have a few seconds to end; Ctrl-C once more ends them now")
+
 
 def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
     """Tables a person wants to read: what was ingested, what was made of it, which dashboards were refreshed."""
@@ -119,20 +127,20 @@ def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
                 *(_count(asset.metadata.get(f"edp/{name}")) for name in counts),
                 _commit(asset),
             )
-        console.print(table)
+        _print(console, table)
     if steps:
         table = _table("made", "rows", "seconds", "status")
         for asset in steps:
             rows = asset.metadata.get("edp/rows", asset.metadata.get("dagster/row_count"))
             _row(table, asset, _count(rows))
-        console.print(table)
+        _print(console, table)
     if dashboards:
         table = _table("dashboard", "seconds", "status")
         for asset in dashboards:
             _row(table, asset)
-        console.print(table)
+        _print(console, table)
     for text in failures(assets):
-        console.print(Text(text, style="red"))
+        console.print(Text(text, style="red"), soft_wrap=True)
 
 
 def failures(assets: Iterable[AssetOutcome]) -> list[str]:
@@ -141,7 +149,13 @@ def failures(assets: Iterable[AssetOutcome]) -> list[str]:
     for asset in assets:
         if asset.status == "failed":
             texts.setdefault(asset.error, []).append(".".join(asset.key.path))
-    return [f"{', '.join(names)}: {error}" for error, names in texts.items()]
+    return [_named(names, error) for error, names in texts.items()]
+
+
+def _named(names: list[str], error: str) -> str:
+    """The message with the assets before it, where it does not begin with them anyway."""
+    first = error.splitlines()[0].partition(" (")[0]
+    return error if all(name in first for name in names) else f"{', '.join(names)}: {error}"
 
 
 def outcome_as_json(outcome: WorkspaceOutcome) -> dict[str, Any]:
@@ -173,6 +187,14 @@ def _table(first: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="left" if column in ("mode", "status", "commit") else "right")
     return table
+
+
+def _print(console: Console, table: Table) -> None:
+    # On a narrow terminal lines run over; figures that are cut would tell nothing.
+    width = console.width
+    console.width = max(width, _WIDTH)
+    console.print(table)
+    console.width = width
 
 
 def _row(table: Table, asset: AssetOutcome, *cells: str) -> None:

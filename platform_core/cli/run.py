@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -93,13 +95,18 @@ def run_workspace(
         runner = WorkspaceRunner(locations, instance=instance)
         work = _plan(runner, selection, resume)
         with aside(show=logs), RunDisplay(console, total=len(work.keys), quiet=quiet) as display:
-            outcome = runner.execute(work, progress=display)
+            outcome = runner.execute(work, progress=display, stopping=display.stopping)
     # Of a selection, nobody knows whether the broken location has a part in it; its fault is told all the same.
     return outcome if selection or resume else replace(outcome, left_out=tuple(broken))
 
 
-def leave_unless_succeeded(outcome: WorkspaceOutcome) -> None:
-    """End the process with the code and the last words that a failed or interrupted run calls for."""
+def leave_unless_succeeded(outcome: WorkspaceOutcome, *, again: str | None = None) -> None:
+    """End the process with the code and the last words that a failed or interrupted run calls for.
+
+    Args:
+        outcome: of the run.
+        again: the command that goes on from there; default: ``edp run --from-failure``.
+    """
     if outcome.succeeded:
         return
     lines = [f"location '{name}' was left out: see above" for name in outcome.left_out]
@@ -109,9 +116,15 @@ def leave_unless_succeeded(outcome: WorkspaceOutcome) -> None:
         lines += [f"  {line}" for line in run.error.splitlines()]
     if unfinished:
         when = "to finish the rest" if outcome.cancelled else "once the cause is mended, finish the rest"
-        lines.append(f"  {when}: edp run --from-failure {unfinished[0].run_id[:8]}")
+        lines.append(f"  {when}: {again or f'edp run --from-failure {unfinished[0].run_id[:8]}'}")
     click.echo("\n".join(lines), err=True)
-    raise SystemExit(_INTERRUPTED if outcome.cancelled else 1)
+    if outcome.cancelled:
+        # A step that ignored the request to stop goes on in its thread: leave without waiting for it, and before
+        # the interpreter is taken down under it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
+    raise SystemExit(1)
 
 
 def _plan(runner: WorkspaceRunner, selection: tuple[str, ...], resume: str | None) -> Work:
@@ -122,9 +135,11 @@ def _plan(runner: WorkspaceRunner, selection: tuple[str, ...], resume: str | Non
 
 def _load(settings: Settings) -> tuple[list[LoadedLocation], list[str]]:
     """The locations that can be loaded, and the names of the others, each of which is told about."""
+    from platform_core.control.environment import load_environment
     from platform_core.control.workspace import read_workspace
     from platform_core.execution.locations import load_location
 
+    load_environment(settings)  # a fault in its file is one fault, not one of each location
     locations, broken = [], []
     for entry in read_workspace(settings):
         try:
@@ -134,5 +149,5 @@ def _load(settings: Settings) -> tuple[list[LoadedLocation], list[str]]:
             click.echo(f"location '{entry.name}' is left out:\n{error}", err=True)
             broken.append(entry.name)
     if not locations:
-        raise PlatformError("no location of the workspace can be loaded\n  `edp check` lists what is wrong")
+        raise PlatformError("no location of the workspace can be loaded")
     return locations, broken

@@ -225,7 +225,14 @@ def _prepare_dbt(
 def _alone(settings: Settings) -> Iterator[None]:
     """Hold the lock of this state folder; a second process waits."""
     # The folder holds masking keys and data: nobody else on the machine needs to look into it.
-    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (settings.state / "setup.lock").open("w") as file:
+    try:
+        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (settings.state / "setup.lock").open("w")
+    except OSError as error:
+        raise StorageError(
+            f"the state folder {settings.state} cannot be used: {error.strerror}\n"
+            "  set EDP_STATE to a folder that this user can write"
+        ) from None
+    with lock as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -27,7 +27,9 @@ _LEFT_OUT = "DuckDB's own text is left out, for it may hold row values"
 
 def reading_message(error: Exception, sql: str) -> str:
     """What DuckDB said about a query that it has read but not run, without the values of literals it tried to cast."""
-    return str(error).strip() if _kind(str(error)) in _READING else running_message(error, sql)
+    if _kind(str(error)) not in _READING:
+        return running_message(error, sql)
+    return "\n  ".join(line for line in str(error).strip().splitlines() if line.strip())
 
 
 def running_message(error: BaseException, sql: str) -> str:

@@ -2,12 +2,14 @@
 
 import difflib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 
 import dagster as dg
 from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
@@ -17,7 +19,9 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 
-from platform_core.errors import ConfigError, Issue, Place, PlatformError
+from platform_core.errors import ConfigError, Issue, Place, PlatformError, redacted
+
+_PLATFORM = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,38 @@ def load_location(name: str, module: str) -> LoadedLocation:
 
     Raises:
         ConfigError: its control files are wrong.
-        PlatformError: the module holds no definitions, or more than one.
+        PlatformError: the module cannot be imported, holds no definitions, or more than one.
     """
-    targets = loadable_targets_from_python_module(module, None)
-    if len(targets) != 1:
-        raise PlatformError(f"module '{module}' of location '{name}' must define exactly one dg.Definitions")
-    pointer = ModuleCodePointer(module, targets[0].attribute, None)
-    return LoadedLocation(name, ReconstructableRepository(pointer).get_definition(), pointer)
+    try:
+        targets = loadable_targets_from_python_module(module, None)
+        if len(targets) != 1:
+            raise PlatformError(f"module '{module}' must define exactly one dg.Definitions, it defines {len(targets)}")
+        pointer = ModuleCodePointer(module, targets[0].attribute, None)
+        return LoadedLocation(name, ReconstructableRepository(pointer).get_definition(), pointer)
+    except Exception as error:  # noqa: BLE001 - a team's module may raise anything
+        known = next((cause for cause in _causes(error) if isinstance(cause, PlatformError)), None)
+        raise known or PlatformError(_unimportable(module, error)) from None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unimportable(module: str, error: Exception) -> str:
+    innermost = list(_causes(error))[-1]
+    speaks_of_code = isinstance(innermost, (dg.DagsterError, ImportError, NameError, AttributeError, SyntaxError))
+    text = f"{type(innermost).__name__}: {innermost}" if speaks_of_code else redacted(innermost)
+    if isinstance(innermost, SyntaxError):
+        text, places = f"SyntaxError: {innermost.msg}", [(str(innermost.filename), innermost.lineno or 0)]
+    else:
+        frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(innermost.__traceback__)]
+        # The team's own code: neither the import system nor an installed package.
+        places = [frame for frame in frames if Path(frame[0]).is_file() and "site-packages" not in frame[0]]
+        places = [frame for frame in places if not Path(frame[0]).is_relative_to(_PLATFORM)]
+    place = f"\n  at {Place(Path(places[-1][0]), places[-1][1])}" if places else ""
+    return f"module '{module}' cannot be imported\n  {text}{place}"
 
 
 class WorkspaceGraph:
@@ -135,7 +164,7 @@ class WorkspaceGraph:
             return found
         try:
             selection = dg.AssetSelection.from_string(text)
-        except dg.DagsterInvalidAssetSelectionError:
+        except DagsterInvalidAssetSelectionError:
             return set()
         graphs = {id(location): location.repository.asset_graph for location in self.home.values()}
         return {

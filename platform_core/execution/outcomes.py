@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster_shared.error import SerializableErrorInfo
 
 
@@ -17,6 +18,10 @@ class Status(StrEnum):
     OK = "ok"
     FAILED = "failed"
     SKIPPED = "skipped"
+
+
+_CLEAR = (DagsterExecutionInterruptedError.__name__,)
+"""Exceptions of which the name adds nothing to what their text says."""
 
 
 @dataclass
@@ -121,4 +126,4 @@ def failure_message(error: SerializableErrorInfo | None) -> str:
         return "failed"
     text = error.message.strip()
     name, _, rest = text.partition(": ")
-    return rest if name.startswith("platform_core.") and rest else text
+    return rest if rest and (name.startswith("platform_core.") or name in _CLEAR) else text

@@ -9,7 +9,7 @@ later, in locations too for which no run was started because of a failure elsewh
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,12 @@ import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
 from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.storage.tags import RESUME_RETRY_TAG, TAGS_TO_MAYBE_OMIT_ON_RETRY
+from dagster._core.storage.tags import (
+    PARENT_RUN_ID_TAG,
+    RESUME_RETRY_TAG,
+    ROOT_RUN_ID_TAG,
+    TAGS_TO_MAYBE_OMIT_ON_RETRY,
+)
 
 from platform_core.errors import PlatformError
 from platform_core.execution.locations import LoadedLocation, WorkspaceGraph, dotted
@@ -37,6 +42,9 @@ INVOCATION_TAG = "edp/invocation"
 
 SELECTION_TAG = "edp/selection"
 """Beside it: the selections of the call, as a JSON list."""
+
+_STEPS_INTERRUPTED = "steps_interrupted"
+"""What executors note in the event with which they heed an interrupt."""
 
 _UNFINISHED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
@@ -112,12 +120,17 @@ class WorkspaceRunner:
         tags = {name: run.tags[name] for name in (INVOCATION_TAG, SELECTION_TAG) if name in run.tags}
         return Work(keys=frozenset(rest), parents=parents, tags=tags)
 
-    def execute(self, work: Work, *, progress: Progress) -> WorkspaceOutcome:
+    def execute(
+        self, work: Work, *, progress: Progress, stopping: Callable[[], None] = lambda: None
+    ) -> WorkspaceOutcome:
         """Do it, one run for each workstream's share that can run next.
+
+        An interrupt (Ctrl-C, SIGTERM) cancels the run under way, and no other is started.
 
         Args:
             work: as planned by this object.
             progress: told of each change of status.
+            stopping: called when an interrupt came, before running steps are waited for.
         """
         outcomes = {key: AssetOutcome(key) for key in sorted(work.keys)}
         runs: list[RunOutcome] = []
@@ -128,7 +141,7 @@ class WorkspaceRunner:
         for parent in work.parents:
             if not outcome().cancelled:
                 job, run = self._create_reexecution(parent)
-                runs.append(self._execute(job, run, outcomes, progress))
+                runs.append(self._execute(job, run, outcomes, progress, stopping))
         remaining = {key for key, asset in outcomes.items() if not asset.run_id}
         while remaining and not outcome().cancelled:
             bad = [key for key, asset in outcomes.items() if asset.status in (Status.FAILED, Status.SKIPPED)]
@@ -138,7 +151,7 @@ class WorkspaceRunner:
             if remaining:
                 stage = self._graph.next_stage(remaining)
                 job, run = self._create_run(stage, work.tags)
-                runs.append(self._execute(job, run, outcomes, progress))
+                runs.append(self._execute(job, run, outcomes, progress, stopping))
                 remaining -= stage
         _skip(remaining, outcomes, progress)
         return outcome()
@@ -186,7 +199,9 @@ class WorkspaceRunner:
             recon = recon.get_subset(op_selection=None, asset_selection=parent.asset_selection)
         steps, state = KnownExecutionState.build_resume_retry_reexecution(self._instance, parent_run=parent)
         tags = {name: value for name, value in parent.tags.items() if name not in TAGS_TO_MAYBE_OMIT_ON_RETRY}
-        tags[RESUME_RETRY_TAG] = "true"
+        root = parent.root_run_id or parent.run_id
+        # By these the UI shows the two as one group.
+        tags |= {RESUME_RETRY_TAG: "true", PARENT_RUN_ID_TAG: parent.run_id, ROOT_RUN_ID_TAG: root}
         plan = create_execution_plan(recon, step_keys_to_execute=steps, known_state=state, tags=tags)
         run = self._instance.create_run_for_job(
             job_def=recon.get_definition(),
@@ -194,7 +209,7 @@ class WorkspaceRunner:
             run_config=parent.run_config,
             tags=tags,
             asset_selection=parent.asset_selection,
-            root_run_id=parent.root_run_id or parent.run_id,
+            root_run_id=root,
             parent_run_id=parent.run_id,
             remote_job_origin=location.origin(parent.job_name),
             job_code_origin=recon.get_python_origin(),
@@ -232,6 +247,7 @@ class WorkspaceRunner:
         run: dg.DagsterRun,
         outcomes: dict[dg.AssetKey, AssetOutcome],
         progress: Progress,
+        stopping: Callable[[], None],
     ) -> RunOutcome:
         steps = self._planned(run)
         keys = [key for step in steps.values() for key in step]
@@ -241,6 +257,10 @@ class WorkspaceRunner:
         for event in execute_run_iterator(job, run, self._instance):
             for outcome in follow(event, [outcomes[key] for key in steps.get(event.step_key or "", ())]):
                 progress(outcome)
+            if _is_asked_to_stop(event):
+                # Without a request on record, Dagster takes an interrupt for a crash and the run for failed.
+                self._instance.report_run_canceling(run, "Interrupted from the keyboard or by a signal.")
+                stopping()
             if event.event_type is dg.DagsterEventType.RUN_FAILURE:
                 error = failure_message(event.job_failure_data.error)
         _skip((key for key in keys if outcomes[key].status in (Status.WAITING, Status.RUNNING)), outcomes, progress)
@@ -257,6 +277,12 @@ class WorkspaceRunner:
             if event.asset_key is not None and event.step_key is not None:
                 steps.setdefault(event.step_key, []).append(event.asset_key)
         return steps
+
+
+def _is_asked_to_stop(event: dg.DagsterEvent) -> bool:
+    return (
+        event.event_type is dg.DagsterEventType.ENGINE_EVENT and _STEPS_INTERRUPTED in event.engine_event_data.metadata
+    )
 
 
 def _skip(keys: Iterable[dg.AssetKey], outcomes: Mapping[dg.AssetKey, AssetOutcome], progress: Progress) -> None:

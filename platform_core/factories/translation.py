@@ -54,8 +54,8 @@ def op_name(ref: TableRef) -> str:
 
 
 def group_name(workstream: str, layer: str) -> str:
-    """Group in the UI: one per workstream and layer."""
-    return f"{workstream}_{layer}"
+    """Group in the UI, one per workstream and layer; the UI nests groups at `/`."""
+    return f"{workstream}/{layer}"
 
 
 def job_name(workstream: str) -> str:

@@ -27,7 +27,7 @@ SHORTEST_KEY = 32
 
 _LABEL = b"edp1"
 _KEY_ID_LENGTH = 8
-_PROBED_ROWS = 2048
+_PROBED_ROWS = 16_384
 
 
 class Domain(StrEnum):
@@ -111,10 +111,7 @@ class KeyedHashMask(Mask):
         import polars_hash  # noqa: F401 - registers the namespace `chash`
 
         value = pl.col("value")
-        # All ASCII is NFC already, and to find that out is fifty times faster.
-        if not pc.all(pc.string_is_ascii(texts)).as_py():
-            value = value.str.normalize("NFC")
-        form = canonical(value, self.options.domain)
+        form = canonical(value, self.options.domain, ascii_only=bool(pc.all(pc.string_is_ascii(texts)).as_py()))
         column: Any = pl.col("value").chash  # type: ignore[attr-defined]
         token = pl.concat_str(pl.lit(self._key_id() + "."), column.hmac_sha256(key=self._domain_key()))
         hidden = pl.when(pl.col("value") == "").then(pl.lit("")).otherwise(token)
@@ -132,14 +129,21 @@ class KeyedHashMask(Mask):
         return hmac.new(self._secret.reveal(), _LABEL + b"\x1f" + purpose, hashlib.sha256).hexdigest()
 
 
-def canonical(value: pl.Expr, domain: Domain) -> pl.Expr:
-    """The one form in which a text of a domain, itself in NFC, is hashed."""
+def canonical(value: pl.Expr, domain: Domain, *, ascii_only: bool = False) -> pl.Expr:
+    """The one form in which a text of a domain is hashed.
+
+    Args:
+        ascii_only: every value is ASCII and so in NFC already; to know it is fifty times faster than to normalise.
+    """
     import polars as pl
 
-    text = value.str.strip_chars()
+    def composed(text: pl.Expr) -> pl.Expr:
+        return text if ascii_only else text.str.normalize("NFC")
+
+    text = composed(value).str.strip_chars()
     match domain:
         case Domain.EMAIL:
-            return text.str.to_lowercase().str.normalize("NFC")
+            return composed(text.str.to_lowercase())
         case Domain.PHONE:
             digits = text.str.replace_all(r"[^0-9]", "")
             number = pl.concat_str(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -249,8 +250,11 @@ class _Load:
         spec = self.spec
         declared = [*spec.columns, *spec.key, spec.cursor, spec.sequence_by, spec.deleted_flag]
         if missing := sorted({name for name in declared if name is not None and name not in given.names}):
+            close = [get_close_matches(name, given.names, n=1) for name in missing]
             raise SchemaError(
                 f"{spec.ref}: {spec.object} has no column {', '.join(missing)}\n  columns: {', '.join(given.names)}"
+                + "".join(f"\n  did you mean '{found[0]}'?" for found in close if found)
+                + (f"\n  declared at {spec.place}" if spec.place else "")
             )
 
     def _batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -91,7 +91,9 @@ def process(spec: ProcessingSpec, *, root: Path, platform: Platform, last: LastS
     """
     clock = time.monotonic()
     started_at = dt.datetime.now(dt.UTC)
-    where = f"step {spec.ref}" + (f" ({spec.place})" if spec.place else "")
+    # What is wrong with a query is mended in its file, not where the step is declared.
+    places = ", ".join(str(place) for place in (spec.place, spec.sql) if place)
+    where = f"step {spec.ref}" + (f" ({places})" if places else "")
     sql = _query(spec, root=root, where=where) if spec.kind is StepKind.SQL else None
     inputs = _open(_inputs(spec, sql), platform=platform, where=where)
     result = StepResult(
@@ -116,7 +118,9 @@ def process(spec: ProcessingSpec, *, root: Path, platform: Platform, last: LastS
         context = StepContext(spec, inputs=inputs, platform=platform, last=last)
         with closing(context):
             made = call(loaded(str(spec.function), where=where), context, root=root, where=where)
-            if made is not None:
+            if made is None:
+                _stop_if_cancelled(platform.cancelled, where=where)
+            else:
                 result = _stored(made, result, spec, platform=platform, where=where)
         # Read last: a function that is a generator adds its figures while its rows are written.
         result = replace(result, figures=context.figures)
@@ -201,12 +205,18 @@ def _until_cancelled(
     rows: pa.RecordBatchReader, cancelled: Callable[[], bool], *, where: str
 ) -> Iterator[pa.RecordBatch]:
     while True:
-        if cancelled():
-            raise StepError(f"{where}: cancelled; nothing was written")
+        _stop_if_cancelled(cancelled, where=where)
         batch = _failing_at(where, lambda: next(rows, None))
         if batch is None:
+            # A step that polls may have ended its rows early: these are not all.
+            _stop_if_cancelled(cancelled, where=where)
             return
         yield batch
+
+
+def _stop_if_cancelled(cancelled: Callable[[], bool], *, where: str) -> None:
+    if cancelled():
+        raise StepError(f"{where}: cancelled; nothing was written")
 
 
 def _failing_at(where: str, act: Callable[[], T]) -> T:

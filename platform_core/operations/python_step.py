@@ -106,7 +106,11 @@ def _errors_of_the_team(*, root: Path, where: str) -> Iterator[None]:
     except PlatformError:
         raise
     except Exception as error:  # noqa: BLE001 - a team's function may raise anything
-        raise StepError(f"{where}: {_said(error)}{_at(error, root)}") from None
+        raise StepError(f"{where}: {_said(error)}{_at(error, root)}{_advice(error)}") from None
+
+
+def _advice(error: Exception) -> str:
+    return "" if isinstance(error, _SPEAKS_OF_CODE) else "\n  raise a StepError instead where its text may be shown"
 
 
 def _said(error: Exception) -> str:

@@ -330,7 +330,7 @@ def _errors(where: str, path: Path | None) -> Iterator[None]:
 
 
 _MEANINGS = {
-    "SQLITE_NOTADB": "the file is not a SQLite database",
+    "SQLITE_NOTADB": "the file is not a SQLite database; correct the connection's 'path'",
     "SQLITE_CORRUPT": "the database file is damaged",
     "SQLITE_BUSY": f"another program has kept it locked for {_BUSY_SECONDS} s; try again",
     "SQLITE_CANTOPEN": "the file, or the folder it lies in, may not be opened by this user",

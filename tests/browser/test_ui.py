@@ -24,7 +24,6 @@ CHROMIUM_OPTIONS = [
     "--disable-sync",
     "--disable-quic",
 ]
-LOCATIONS = ("crm", "data_platform", "mobility")
 
 
 def free_port() -> int:
@@ -89,28 +88,38 @@ def shots(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return PROJECT / "docs" / "images" if request.config.getoption("--screenshots") else tmp_path
 
 
-def test_the_lineage_shows_tables_of_all_three_locations(ui: str, page: Page, shots: Path) -> None:
-    page.goto(f"{ui}/asset-groups")
-    for location in LOCATIONS:
-        expect(page.get_by_text(location, exact=False).first).to_be_visible()
-    page.goto(f"{ui}/asset-groups~/?expanded=*")
-    expect(page.get_by_text("rides_weather").first).to_be_visible()
-    expect(page.get_by_text("rider_activity").first).to_be_visible()
+def test_the_lineage_shows_the_workstreams_of_all_three_locations(ui: str, page: Page, shots: Path) -> None:
+    groups = ",".join(f"global@global:{workstream}" for workstream in ("mobility", "crm", "reference"))
+    page.goto(f"{ui}/asset-groups~/?expanded={groups}")
+    for workstream in ("mobility", "crm", "reference"):
+        expect(page.get_by_text(workstream, exact=True).first).to_be_visible()
+    expect(page.get_by_text("source", exact=True)).to_have_count(3)
+    expect(page.get_by_text("dashboard", exact=True)).to_have_count(2)
     page.wait_for_timeout(1500)
     page.screenshot(path=shots / "lineage.png")
 
 
-def test_the_page_of_an_asset_shows_figures_and_columns(ui: str, page: Page, shots: Path) -> None:
+def test_lineage_runs_from_the_source_table_of_one_team_to_the_dashboard_of_another(ui: str, page: Page) -> None:
+    page.goto(f"{ui}/assets/crm/dashboard/members?view=lineage&lineageScope=upstream&lineageDepth=10")
+    for name in ("rides__rides", "rides_weather", "rider_activity", "members"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+
+
+def test_the_page_of_an_asset_shows_its_columns_owner_and_figures(ui: str, page: Page, shots: Path) -> None:
     page.goto(f"{ui}/assets/crm/bronze/riders?view=overview")
-    expect(page.get_by_text("_is_current").first).to_be_visible()
-    expect(page.get_by_text("edp/inserted").first).to_be_visible()
-    expect(page.get_by_text("team:crm").first).to_be_visible()
+    expect(page.get_by_text("_is_current").first).to_be_attached()
+    expect(page.get_by_text("mask: hash").first).to_be_visible()
+    expect(page.get_by_text("Delta Lake").first).to_be_visible()
+    expect(page.get_by_role("link", name="crm.yaml")).to_be_visible()
     page.wait_for_timeout(1000)
     page.screenshot(path=shots / "asset.png")
+    page.goto(f"{ui}/assets/crm/bronze/riders?view=events")
+    for name in ("edp/read", "edp/inserted", "edp/deleted", "edp/version"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
 
 
 def test_schedules_and_sensors_of_all_locations_are_listed(ui: str, page: Page) -> None:
-    page.goto(f"{ui}/automation")
+    page.goto(f"{ui}/automation?groupBy=none")
     for name in ("mobility_schedule", "crm_schedule", "mobility_automation", "crm_automation"):
         expect(page.get_by_text(name).first).to_be_visible()
 

@@ -220,7 +220,7 @@ def test_an_exception_tells_its_class_and_line_but_no_value(run: Any, loaded: No
 
 
 def test_the_line_that_is_named_is_the_teams_own(run: Any, loaded: None) -> None:
-    with pytest.raises(StepError, match=r"ValueError.*\n  at .*team_module.*\.py:6$"):
+    with pytest.raises(StepError, match=r"ValueError.*\n  at .*team_module.*\.py:6\n  raise a StepError"):
         run("def step(context):\n    return helper()\ndef helper():\n    return int('x')")
 
 

@@ -1,7 +1,6 @@
 """The same registration loads the same rows from a PostgreSQL server as from the demo's SQLite file."""
 
 import datetime as dt
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +79,7 @@ def test_both_days_of_rides_come_from_postgres_as_they_come_from_sqlite(
     postgres_server.execute(*DEFINITIONS, database=postgres_database)
     password = settings.state / "secrets" / "mobility" / "rides_password"
     password.write_text(postgres_server.password)
-    os.chmod(password, 0o600)
+    password.chmod(0o600)
     connection = ConnectionSpec(
         name="rides",
         workstream="mobility",

@@ -120,6 +120,10 @@ class Workspace:
         """Run `dagster` in a process of its own."""
         return self._run([sys.executable, "-m", "dagster", *arguments], more)
 
+    def tool(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of the environment in a process of its own."""
+        return self._run([str(Path(sys.executable).with_name(name)), *arguments], {})
+
     def _run(self, command: list[str], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,

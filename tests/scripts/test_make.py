@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -88,24 +89,39 @@ def test_what_uv_says_about_a_failed_installation_is_shown(fresh, bare, tmp_path
     assert not (fresh / ".venv" / ".synced").exists()
 
 
-def test_a_taken_port_is_named_with_the_way_out() -> None:
-    script = str(PROJECT / "scripts" / "port_is_free.py")
+def _ui(port: object, state: Path) -> subprocess.CompletedProcess[str]:
+    script = str(PROJECT / "scripts" / "ui.py")
+    return _run(sys.executable, script, str(port), cwd=PROJECT, env={**os.environ, "EDP_STATE": str(state)})
+
+
+def test_a_taken_port_is_named_with_the_way_out(tmp_path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
 
-        done = _run(sys.executable, script, str(port), cwd=PROJECT, env=dict(os.environ))
+        done = _ui(port, tmp_path)
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"port {port} cannot be used: ")
     assert f"make ui PORT={port + 1}" in done.stderr
 
 
-def test_a_port_that_is_no_number_is_refused() -> None:
-    done = _run(sys.executable, str(PROJECT / "scripts/port_is_free.py"), "http", cwd=PROJECT, env=dict(os.environ))
+def test_a_port_that_is_no_number_is_refused(tmp_path) -> None:
+    done = _ui("http", tmp_path)
 
     assert (done.returncode, done.stderr) == (1, "PORT=http is not a port number\n")
+
+
+def test_a_second_ui_over_the_same_state_is_refused_with_the_first_one_s_address(tmp_path) -> None:
+    with (tmp_path / "ui.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        first.write("http://127.0.0.1:3000")
+        first.flush()
+
+        done = _ui(0xC0DE, tmp_path)
+
+    assert (done.returncode, done.stderr) == (1, "the UI is running already: http://127.0.0.1:3000\n")
 
 
 def test_ci_runs_what_a_laptop_runs() -> None:
