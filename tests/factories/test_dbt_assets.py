@@ -97,7 +97,7 @@ def test_each_model_is_an_asset_below_its_layer(assets: dg.AssetsDefinition) -> 
     }
     spec = assets.specs_by_key[TOTALS]
     assert {dep.asset_key.to_user_string() for dep in spec.deps} == {"shop/silver/customers", "shop/staging/stg_orders"}
-    assert spec.group_name == "shop_gold"
+    assert spec.group_name == "shop/gold"
     assert list(spec.owners) == ["team:shop"]
     assert {"dbt", "duckdb", "deltalake"} <= spec.kinds
     assert spec.description == "What each customer has spent."
