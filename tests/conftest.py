@@ -103,3 +103,4 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", action="store_true", help="Write the browser tests' pictures to docs/images.")
+    parser.addoption("--update-golden", action="store_true", help="Rewrite what the golden scenarios expect.")

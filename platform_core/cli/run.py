@@ -12,6 +12,7 @@ import click
 
 from platform_core.cli.progress import RunDisplay, aside, outcome_as_json, own_console, print_report
 from platform_core.cli.setup import set_up_instance
+from platform_core.control.environment import load_environment
 from platform_core.errors import PlatformError
 from platform_core.settings import Settings, read_settings
 
@@ -85,6 +86,8 @@ def run_workspace(
         ConfigError: the selection names nothing, or a file of the project is wrong.
         PlatformError: no location can be loaded, or the run cannot be resumed.
     """
+    # First, and here: a fault in its file is one fault, not one of each location.
+    load_environment(settings)
     set_up_instance(settings)
     import dagster as dg
 
@@ -135,15 +138,13 @@ def _plan(runner: WorkspaceRunner, selection: tuple[str, ...], resume: str | Non
 
 def _load(settings: Settings) -> tuple[list[LoadedLocation], list[str]]:
     """The locations that can be loaded, and the names of the others, each of which is told about."""
-    from platform_core.control.environment import load_environment
     from platform_core.control.workspace import read_workspace
     from platform_core.execution.locations import load_location
 
-    load_environment(settings)  # a fault in its file is one fault, not one of each location
     locations, broken = [], []
     for entry in read_workspace(settings):
         try:
-            locations.append(load_location(entry.name, entry.module))
+            locations.append(load_location(entry.name, entry.module, folder=entry.folder))
         except PlatformError as error:
             # One broken location must not keep the others from running.
             click.echo(f"location '{entry.name}' is left out:\n{error}", err=True)

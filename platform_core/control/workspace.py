@@ -34,6 +34,7 @@ class Location:
         module: the module that Dagster loads; for a code server, the one that is expected behind it.
         control: folder of its control files; None where its package is not installed here.
         place: where it is listed.
+        folder: where its module is looked for first; None where its package is installed.
         served: whether a code server holds it, perhaps on another machine.
     """
 
@@ -41,6 +42,7 @@ class Location:
     module: str
     control: Path | None
     place: Place
+    folder: Path | None = None
     served: bool = False
 
 
@@ -173,6 +175,7 @@ def _location(document: Document, index: int, entry: object, report: Report) -> 
         module=module,
         control=package / CONTROL_FOLDER if package else None,
         place=place,
+        folder=folders[0] if folders else None,
         served=kind == "grpc_server",
     )
 

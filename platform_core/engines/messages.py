@@ -29,7 +29,9 @@ def reading_message(error: Exception, sql: str) -> str:
     """What DuckDB said about a query that it has read but not run, without the values of literals it tried to cast."""
     if _kind(str(error)) not in _READING:
         return running_message(error, sql)
-    return "\n  ".join(line for line in str(error).strip().splitlines() if line.strip())
+    # What follows lists every type that the function knows.
+    text = str(error).partition("Candidate functions:")[0]
+    return "\n  ".join(line.strip() for line in text.strip().splitlines() if line.strip())
 
 
 def running_message(error: BaseException, sql: str) -> str:

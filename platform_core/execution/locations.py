@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,23 +40,36 @@ class LoadedLocation:
     def origin(self, job: str) -> RemoteJobOrigin:
         """What lets the UI find the job of a run again, to re-execute it."""
         # What `dagster dev` makes of the same entry of workspace.yaml; the UI compares the two by name.
-        target = LoadableTargetOrigin(executable_path=sys.executable, module_name=self.pointer.module)
+        target = LoadableTargetOrigin(
+            executable_path=sys.executable,
+            module_name=self.pointer.module,
+            working_directory=self.pointer.working_directory,
+        )
         location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=self.name)
         return RemoteJobOrigin(RemoteRepositoryOrigin(location, self.repository.name), job)
 
 
-def load_location(name: str, module: str) -> LoadedLocation:
+def load_location(name: str, module: str, *, folder: Path | None = None) -> LoadedLocation:
     """Import a location's module and build its definitions.
+
+    Args:
+        name: of the location.
+        module: to import.
+        folder: where it is looked for first, and from then on whatever it imports.
 
     Raises:
         ConfigError: its control files are wrong.
         PlatformError: the module cannot be imported, holds no definitions, or more than one.
     """
+    working_directory = str(folder) if folder else None
+    if working_directory and working_directory not in sys.path:
+        # Not at the beginning: Dagster takes that for the folder of the script, and leaves it out.
+        sys.path.insert(1, working_directory)
     try:
-        targets = loadable_targets_from_python_module(module, None)
+        targets = loadable_targets_from_python_module(module, working_directory)
         if len(targets) != 1:
             raise PlatformError(f"module '{module}' must define exactly one dg.Definitions, it defines {len(targets)}")
-        pointer = ModuleCodePointer(module, targets[0].attribute, None)
+        pointer = ModuleCodePointer(module, targets[0].attribute, working_directory)
         return LoadedLocation(name, ReconstructableRepository(pointer).get_definition(), pointer)
     except Exception as error:  # noqa: BLE001 - a team's module may raise anything
         known = next((cause for cause in _causes(error) if isinstance(cause, PlatformError)), None)
@@ -76,11 +90,15 @@ def _unimportable(module: str, error: Exception) -> str:
         text, places = f"SyntaxError: {innermost.msg}", [(str(innermost.filename), innermost.lineno or 0)]
     else:
         frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(innermost.__traceback__)]
-        # The team's own code: neither the import system nor an installed package.
-        places = [frame for frame in frames if Path(frame[0]).is_file() and "site-packages" not in frame[0]]
-        places = [frame for frame in places if not Path(frame[0]).is_relative_to(_PLATFORM)]
+        places = [frame for frame in frames if _is_of_a_team(Path(frame[0]))]
     place = f"\n  at {Place(Path(places[-1][0]), places[-1][1])}" if places else ""
     return f"module '{module}' cannot be imported\n  {text}{place}"
+
+
+def _is_of_a_team(file: Path) -> bool:
+    """Whether a file is neither the import system's, nor an installed package's, nor the platform's."""
+    others = (Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib")), _PLATFORM)
+    return file.is_file() and not any(file.is_relative_to(other) for other in others)
 
 
 class WorkspaceGraph:

@@ -64,8 +64,11 @@ def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResu
             "edp/committed": result.committed,
             "edp/landed_bytes": result.bytes_landed,
             "edp/written_bytes": result.bytes_written,
-            "edp/watermark_from": str(result.watermark_from),
-            "edp/watermark_to": str(result.watermark_to),
+            **{
+                f"edp/watermark_{end}": str(mark)
+                for end, mark in (("from", result.watermark_from), ("to", result.watermark_to))
+                if mark is not None
+            },
             **{f"edp/seconds_{phase}": seconds for phase, seconds in result.seconds.items()},
             "edp/seconds": sum(result.seconds.values()),
             "dagster/table_name": str(spec.ref),

@@ -258,6 +258,29 @@ def test_a_cancelled_step_commits_nothing(run: Any, platform: Platform, loaded: 
     assert open_table(platform.lake.root + "/mobility/silver/made", storage_options={}) is None
 
 
+@pytest.mark.parametrize("ends", ["return", "yield pa.record_batch({'id': [2]})"])
+def test_a_step_that_heeds_the_cancellation_by_ending_its_rows_early_commits_nothing(
+    run: Any, platform: Platform, loaded: None, ends: str
+) -> None:
+    asked = iter([False, False, True, True, True])
+    with pytest.raises(StepError, match="cancelled; nothing was written"):
+        run(
+            f"""
+            def step(context):
+                yield pa.record_batch({{'id': [1]}})
+                if context.cancelled():
+                    {ends}
+            """,
+            on=replace(platform, cancelled=lambda: next(asked)),
+        )
+    assert open_table(platform.lake.root + "/mobility/silver/made", storage_options={}) is None
+
+
+def test_a_step_without_rows_that_was_cancelled_has_not_succeeded(run: Any, platform: Platform, loaded: None) -> None:
+    with pytest.raises(StepError, match="cancelled; nothing was written"):
+        run("def step(context):\n    return None", on=replace(platform, cancelled=lambda: True))
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -57,7 +57,7 @@ class Story:
         output: what it wrote to standard output and error.
         seconds: from the second interrupt to its end.
         written: whether it left a table of the interrupted step.
-        listed: its run, by `dagster run list`.
+        finished: `edp run --from-failure last` after it.
     """
 
     code: int
