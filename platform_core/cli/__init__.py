@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -25,7 +27,7 @@ class _Commands(click.Group):
     """Imports a command's module only when that command is used: some need Dagster, most do not."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [*_COMMANDS]  # `list` is a module of this package once it is imported
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -44,7 +46,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([*_COMMANDS.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,6 +60,8 @@ def edp() -> None:
 
 def main() -> None:
     """Entry point: errors raised on purpose become one clear message, without a traceback."""
+    # Handlers run in reverse: this is the last thing that happens before the interpreter ends.
+    atexit.register(_say_no_more)
     try:
         # Without standalone mode click returns the code given to `exit`.
         code = edp.main(prog_name="edp", standalone_mode=False)
@@ -71,3 +75,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+
+
+def _say_no_more() -> None:
+    # DuckDB's binding prints a page about its own reference counts while the interpreter takes it down.
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from platform_core.cli.progress import own_console, print_report
 from platform_core.cli.run import leave_unless_succeeded, run_workspace
+from platform_core.cli.setup import set_up
 from platform_core.errors import PlatformError
 from platform_core.settings import Settings, read_settings
 
@@ -45,6 +46,7 @@ def command(fresh: bool, until: int) -> None:
         _forget(settings)
     with own_console() as console:
         started = time.monotonic()
+        set_up(settings, say=lambda line: console.print(line, soft_wrap=True))
         played = _played(settings)
         for day in [day for day in _ACTS if played < day <= until] or [played]:
             console.rule(Text(_ACTS[day] if day > played else "Nothing new at the sources"), align="left")

@@ -89,7 +89,7 @@ def _read(file: Path, name: str) -> bytes:
     except FileNotFoundError:
         raise SecretError(
             f"secret '{name}' is missing\n  looked at: {file}\n"
-            "  write its value into that file, of mode 0600; masking keys are made by the set-up"
+            "  write its value into that file, of mode 0600; masking keys are made by `edp setup`"
         ) from None
     except OSError as error:
         raise SecretError(f"secret '{name}' cannot be read: {error.strerror}\n  looked at: {file}") from None

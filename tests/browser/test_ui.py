@@ -1,5 +1,6 @@
 """A person opens the UI in a real browser and finds the graph, an asset and the dashboard."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from tests.conftest import PROJECT, Demo, environment
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
+# A webserver that answers its first questions on a busy machine takes its time.
+expect.set_options(timeout=60_000)
+
 CHROMIUM_OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -24,6 +28,14 @@ CHROMIUM_OPTIONS = [
     "--disable-sync",
     "--disable-quic",
 ]
+
+
+def chromium() -> str:
+    """The browser that scripts/chromium finds or installs."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if path := shutil.which(name):
+            return path
+    pytest.fail("there is no Chromium; `make test` installs it, `make test-fast` does without")
 
 
 def free_port() -> int:
@@ -69,7 +81,7 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
 

@@ -119,7 +119,7 @@ nothing was written
     "shop.bronze.no_secret": """\
         secret 'shop/erp' is missing
           looked at: <state>/secrets/shop/erp
-          write its value into that file, of mode 0600; masking keys are made by the set-up""",
+          write its value into that file, of mode 0600; masking keys are made by `edp setup`""",
     "shop.bronze.no_file": """\
         files 'none.csv': no file in <state>/drop matches
           the root holds: cut.jsonl, empty.csv, ragged.csv
