@@ -1,5 +1,6 @@
 """The composition root: control metadata of one location in, Dagster definitions out."""
 
+import atexit
 import gc
 import warnings
 from collections.abc import Iterator
@@ -57,6 +58,9 @@ def _collector_paused() -> Iterator[None]:
     try:
         yield
         gc.freeze()
+        # At the end of the process everything may go, or libraries complain of objects that nobody collected.
+        atexit.unregister(gc.unfreeze)
+        atexit.register(gc.unfreeze)
     finally:
         gc.enable()
 
