@@ -8,6 +8,9 @@
     ├── SourceError        a source cannot be reached or read
     ├── SchemaError        a table's columns are not what was agreed
     ├── LoadError          a load was stopped before it could do harm
+    │   ├── DeletesStopped     it would have flagged too many rows deleted; a person may approve it
+    │   ├── Overtaken          somebody else loaded the table meanwhile; the load begins anew
+    │   └── LeaseError         the table is being loaded by somebody else, or its lease was lost
     ├── StepError          a processing step failed
     ├── RefreshError       a dashboard was not refreshed
     ├── SecretError        a secret is missing or unreadable; the message holds its name only
@@ -88,6 +91,29 @@ class SchemaError(PlatformError):
 
 class LoadError(PlatformError):
     """A load was stopped before it could do harm."""
+
+
+class DeletesStopped(LoadError):  # noqa: N818 - says what happened to the deletes
+    """A load would have flagged too many rows deleted; nothing was applied.
+
+    Args:
+        message: as of every error.
+        deletes: rows that it would have flagged.
+        current: rows that are current in bronze.
+    """
+
+    def __init__(self, message: str, *, deletes: int, current: int) -> None:
+        self.deletes = deletes
+        self.current = current
+        super().__init__(message)
+
+
+class Overtaken(LoadError):  # noqa: N818 - not the load's own fault: it begins anew
+    """Somebody else loaded the table since this load began; nothing of this one was applied."""
+
+
+class LeaseError(LoadError):
+    """A table is being loaded by somebody else, or the lease on it was lost."""
 
 
 class StepError(PlatformError):

@@ -211,7 +211,8 @@ def _prepare_dbt(
     manifest: Manifest, environment: EnvironmentSpec, settings: Settings, say: Say, *, anew: bool = False
 ) -> None:
     """Build the manifests that are missing or older than their project; ``anew``: all of them."""
-    lake = Lake(environment.lake.root, environment.lake.storage_options)
+    # Parsing opens no table, so no secret of the store is needed.
+    lake = Lake(environment.lake.root)
     for spec in manifest.dbt:
         project = open_project(spec, root=manifest.root, state=settings.state)
         if anew and project.manifest.is_file():

@@ -65,7 +65,8 @@ class Kind:
     def keys(self) -> tuple[str, ...]:
         """Keys of one entry, options of plug-ins left out."""
         hidden = {*self.head, "options"} if self.flat else set(self.head)
-        return tuple(name for name in self.model.model_fields if name not in hidden)
+        fields = self.model.model_fields.items()
+        return tuple(field.alias or name for name, field in fields if name not in hidden)
 
 
 KINDS = {
@@ -143,6 +144,8 @@ def fields_of(kind: Kind, entry: Mapping[str, Any], head: Mapping[str, Any]) -> 
         fields["columns"] = {name: _column_fields(column) for name, column in columns.items()}
     if kind.model is IngestionSpec and "table" not in entry and (table := default_table(entry.get("object"))):
         fields["table"] = table
+    if kind.model is IngestionSpec and "query" in entry and "object" not in entry and "table" in entry:
+        fields["object"] = entry["table"]
     return fields
 
 

@@ -18,7 +18,7 @@ from sqlglot import exp
 
 from platform_core.engines.messages import reading_message, running_message
 from platform_core.errors import StepError, StorageError
-from platform_core.lake import bronze
+from platform_core.lake import bronze, delta
 from platform_core.lake.delta import DeltaTableReader
 from platform_core.lake.session import Session, shared_session
 from platform_core.lake.storage import local_path
@@ -60,6 +60,9 @@ class LocalEngine(Engine):
 
     def apply(self, load: BronzeLoad) -> BronzeOutcome:
         return bronze.apply(load, session=self._session())
+
+    def fence(self, uri: str, *, storage_options: Mapping[str, str], epoch: int) -> None:
+        delta.fence(uri, storage_options=storage_options, epoch=epoch)
 
     def select(
         self,

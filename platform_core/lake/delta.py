@@ -30,9 +30,13 @@ One id for all writers of ours: delta-rs refuses a commit of a handle that has b
 carry the same id, and lets it pass after someone's append otherwise.
 """
 
+FENCE = "edp.fence"
+"""Application id under which a table says which batch ids can no longer be committed: all up to its number."""
+
 _MARK = "write"
 """Metadata of a commit, by which its writer knows it again."""
 
+_FENCE_ATTEMPTS = 10
 _FEATURES_BEYOND_FILES = {"deletionVectors", "columnMapping"}
 
 
@@ -73,6 +77,42 @@ def open_table(uri: str, *, storage_options: Mapping[str, str], version: int | N
 def batch_of(table: DeltaTable | None) -> int:
     """The newest batch id committed to a table by this platform; 0 where there is none."""
     return 0 if table is None else (table.transaction_version(APPLICATION) or 0)
+
+
+def fence_of(table: DeltaTable | None) -> int:
+    """The largest batch id that can no longer be committed to a table; 0 where there is none."""
+    return 0 if table is None else (table.transaction_version(FENCE) or 0)
+
+
+def fence(uri: str, *, storage_options: Mapping[str, str], epoch: int) -> None:
+    """Let no batch with an id up to ``epoch`` be committed to a table any more, by a commit without data.
+
+    A handle that was opened before is stale from then on, and one that is opened later shows the fence. Nothing happens
+    where there is no table.
+
+    Raises:
+        StorageError: the store refused, or other writers kept committing first.
+    """
+    from deltalake import CommitProperties, Transaction
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    for _ in range(_FENCE_ATTEMPTS):
+        table = open_table(uri, storage_options=storage_options)
+        if table is None or fence_of(table) >= epoch:
+            return
+        properties = CommitProperties(
+            app_transactions=[Transaction(FENCE, epoch)],
+            custom_metadata={"edp.fence": str(epoch)},
+            max_commit_retries=0,
+        )
+        try:
+            table.create_write_transaction([], mode="append", schema=table.schema(), commit_properties=properties)
+        except CommitFailedError:
+            continue
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{uri}: the table cannot be fenced\n  {redacted(error)}") from None
+        return
+    raise StorageError(f"{uri}: other writers committed first {_FENCE_ATTEMPTS} times while the table was fenced")
 
 
 def table_schema(table: DeltaTable) -> pa.Schema:

@@ -23,6 +23,14 @@ class Lake:
         """URI of the folder that holds the landed batches of a bronze table."""
         return self.table(ref._replace(layer="landing"))
 
+    def quarantine(self, ref: TableRef) -> str:
+        """URI of the folder that holds the rows that loads of a bronze table set aside."""
+        return self.table(ref._replace(layer="quarantine"))
+
+    def source_state(self, ref: TableRef) -> str:
+        """URI of the folder that holds what a source remembers of the loads of a bronze table."""
+        return self.table(ref._replace(layer="source_state"))
+
     def dashboard(self, ref: TableRef) -> str:
         """URI of the folder that holds the files of a dashboard."""
         return self.table(ref)

@@ -10,7 +10,8 @@ from pathlib import Path
 from platform_core.lake.paths import Lake
 from platform_core.plugins.interfaces import Engine, SecretStore
 from platform_core.plugins.registry import plugin
-from platform_core.specs.environment import EnvironmentSpec
+from platform_core.specs.base import SecretRef
+from platform_core.specs.environment import EnvironmentSpec, LakeSpec
 
 
 def _never() -> bool:
@@ -55,11 +56,25 @@ def open_platform(environment: EnvironmentSpec, *, state: Path) -> Platform:
         PluginError: a named plug-in is missing.
     """
     engine = plugin("engine", environment.engine.type)
-    store = plugin("secret store", environment.secrets.type)
+    kind = plugin("secret store", environment.secrets.type)
+    store: SecretStore = kind(kind.Options(**environment.secrets.options))
     return Platform(
         environment=environment,
-        lake=Lake(environment.lake.root, environment.lake.storage_options),
+        lake=open_lake(environment.lake, secrets=store),
         engine=engine(engine.Options(**environment.engine.options)),
-        secrets=store(store.Options(**environment.secrets.options)),
+        secrets=store,
         state=state,
     )
+
+
+def open_lake(lake: LakeSpec, *, secrets: SecretStore) -> Lake:
+    """The lake of an environment, its secret options filled in.
+
+    Raises:
+        SecretError: one of them is missing.
+    """
+    options = {
+        name: secrets.get(value.secret).reveal().decode() if isinstance(value, SecretRef) else value
+        for name, value in lake.storage_options.items()
+    }
+    return Lake(lake.root, options)

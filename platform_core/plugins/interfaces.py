@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from platform_core.errors import PluginError
 from platform_core.specs.base import Model
-from platform_core.specs.ingestion import LoadMode
+from platform_core.specs.ingestion import LoadMode, OnBadKey
 from platform_core.specs.table import TableRef
 
 if TYPE_CHECKING:
@@ -66,17 +66,29 @@ class ReadRequest:
 
     Args:
         object: table, path or endpoint.
-        columns: columns to read; None: all.
+        query: one SELECT that is read in place of ``object``; only where :attr:`Source.dialect` is set.
+        filter: condition in SQL; rows for which it is not true are left out; only where :attr:`Source.dialect` is set.
+        columns: columns to read, in this order; None: all.
         cursor: column that ``since`` refers to.
         since: lowest cursor value wanted, inclusive; None: from the beginning.
+        until: highest cursor value wanted, inclusive; None: to the end.
+        parallel: readers that may share the rows; a source that cannot do so reads with one.
+        split_by: column by whose ranges parallel readers share the rows.
+        state: what :meth:`Source.state` gave after the last load that was committed; None: there was none.
         batch_rows: most rows of one batch.
         options: the object's own options, checked against :attr:`Source.ObjectOptions`.
     """
 
     object: str
+    query: str | None = None
+    filter: str | None = None
     columns: tuple[str, ...] | None = None
     cursor: str | None = None
     since: Cursor | None = None
+    until: Cursor | None = None
+    parallel: int = 1
+    split_by: str | None = None
+    state: bytes | None = field(default=None, repr=False)
     batch_rows: int = 65_536
     options: Any = field(default_factory=NoOptions)
 
@@ -91,6 +103,10 @@ class Source(ABC):
     ObjectOptions: ClassVar[type[Model]] = NoOptions
     kind: ClassVar[str] = ""
     """Name that the UI shows an icon for, such as ``postgres``; empty: the plug-in's own name."""
+    dialect: ClassVar[str | None] = None
+    """sqlglot's name of the SQL in which a query or a filter is written; None: the source takes neither."""
+    keeps_state: ClassVar[bool] = False
+    """Whether the source knows by itself what it has read, so that ``incremental`` and ``append`` need no cursor."""
 
     def __init__(self, options: Any, *, secret: Callable[[str], Secret]) -> None:
         """Keep the options; connect only when read.
@@ -110,8 +126,17 @@ class Source(ABC):
     def read(self, request: ReadRequest) -> pa.RecordBatchReader:
         """Stream the requested rows; raise SourceError, never return a part as if it were all.
 
-        Every batch has the reader's schema. A retry reads from the beginning.
+        Every batch has the reader's schema. A retry reads from the beginning. With ``request.columns`` only these are
+        read, for example the key alone where deletes are looked for.
         """
+
+    def state(self) -> bytes | None:
+        """What the next load is to know, asked once the reader of the last :meth:`read` is drained.
+
+        It is kept only if that load is committed, and comes back as ``request.state``. At most a few megabytes; it holds
+        no row value. None where :attr:`keeps_state` is false.
+        """
+        return None
 
     def close(self) -> None:
         """Release what :meth:`read` holds; called once, also after an error. Nothing by default."""
@@ -243,10 +268,21 @@ class BronzeLoad:
         key: columns that identify a row; empty for append.
         sequence_by: column that tells the newer of two rows of one key.
         deleted_flag: boolean column by which the source marks rows as gone.
-        max_delete_ratio: largest share of current rows that a full load may flag deleted.
+        max_delete_ratio: largest share of current rows that a load may flag deleted.
         modified_at: what ``_modified_at`` becomes for touched rows, UTC.
         cursor: cursor column, whose largest value is the watermark.
         metadata: texts that are committed with the data.
+        delete_floor: a load that would flag fewer rows than this is not stopped for its ratio.
+        held_batch: the newest batch id that the table held when the extract began, 0 where there was none: bronze with
+            any other batch has been loaded by somebody else since. None: not checked.
+        on_bad_key: whether null and doubled keys stop the load or are set aside.
+        winner_by: of rows of one key in the batch the one with the largest value here is loaded and the others set
+            aside; equal ones are told apart by their hash. None: all rows of a doubled key are set aside.
+        quarantine_uri: folder that takes the rows that are set aside, masked as they are.
+        history_uri: where the Delta table of all versions lies; None: no history is kept.
+        keys_only: the files hold the key columns alone, of every row of the source: what bronze holds beyond them is
+            flagged deleted, and nothing else happens. Rows that bronze got after ``held_batch`` do not exist by then.
+        commit_always: commit the batch id even where no row changed: something outside the table counts on it.
     """
 
     table: TableRef
@@ -263,6 +299,14 @@ class BronzeLoad:
     modified_at: dt.datetime
     cursor: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    delete_floor: int = 10
+    held_batch: int | None = None
+    on_bad_key: OnBadKey = OnBadKey.REFUSE
+    winner_by: str | None = None
+    quarantine_uri: str | None = None
+    history_uri: str | None = None
+    keys_only: bool = False
+    commit_always: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +318,7 @@ class BronzeOutcome:
         committed: whether a commit was made.
         late: rows left out because bronze holds a newer one of the same key.
         written_bytes: size of the files that were written.
+        quarantined: rows set aside for their key.
     """
 
     inserted: int
@@ -284,6 +329,7 @@ class BronzeOutcome:
     version: int
     committed: bool
     written_bytes: int
+    quarantined: int = 0
 
 
 class Engine(ABC):
@@ -298,8 +344,16 @@ class Engine(ABC):
     def apply(self, load: BronzeLoad) -> BronzeOutcome:
         """Apply a landed batch to bronze in one commit, or in none where nothing changed.
 
-        A batch that the table already holds is not applied again. Raises LoadError before anything is
-        written when keys are null or doubled, or when too much would be flagged deleted.
+        A batch that the table already holds is not applied again. Columns of the batch that bronze lacks are added to
+        it, and wider types taken over. Before anything is written it raises LoadError when keys are null or doubled,
+        DeletesStopped when too much would be flagged deleted, and Overtaken when bronze was loaded since.
+        """
+
+    @abstractmethod
+    def fence(self, uri: str, *, storage_options: Mapping[str, str], epoch: int) -> None:
+        """Make every writer with a smaller batch id unable to commit to a bronze table, from now on.
+
+        Called by whoever takes over from a holder that never let go. Nothing happens where there is no table.
         """
 
     @abstractmethod

@@ -5,16 +5,34 @@ The name is never compared in code: what differs between environments is a value
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import Field
 
-from platform_core.specs.base import Model, Name, Plain, Spec
+from platform_core.specs.base import Duration, Model, Name, Plain, SecretRef, Spec
 
 
 class LakeSpec(Model):
     """Where tables live."""
 
     root: str = Field(description="Folder or URL; a relative folder counts from the state folder.")
-    storage_options: dict[str, str] = Field(default_factory=dict)
+    storage_options: dict[str, str | SecretRef] = Field(
+        default_factory=dict, description="Options of the object store; what is secret is written {secret: <name>}."
+    )
+
+
+class ControlSpec(Model):
+    """Where leases, the load log and all that is applied is kept."""
+
+    url: str = Field(
+        default="sqlite:///control.db",
+        description="SQLAlchemy URL without a password: sqlite:///<file> (relative: in the state folder) or "
+        "postgresql+psycopg://<user>@<host>/<database>.",
+    )
+    password: SecretRef | None = Field(default=None, description="Password of the database's user.")
+    lease: Duration = Field(
+        default=timedelta(seconds=60), description="How long a lease holds without a sign of life of its holder."
+    )
 
 
 class PluginChoice(Model):
@@ -31,5 +49,6 @@ class EnvironmentSpec(Spec):
     lake: LakeSpec
     secrets: PluginChoice = Field(description="The secret store.")
     engine: PluginChoice = Field(default=PluginChoice(type="local"))
+    control: ControlSpec = Field(default=ControlSpec(), description="The control database.")
     max_concurrent: int = Field(default=8, ge=1, description="Most steps of one run at a time.")
     schedules: bool = Field(default=False, description="Whether schedules and sensors start by themselves.")

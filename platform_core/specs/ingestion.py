@@ -22,6 +22,60 @@ class LoadMode(StrEnum):
     APPEND = "append"
 
 
+class NewColumns(StrEnum):
+    """What happens to a column of the source that bronze does not have."""
+
+    EVOLVE = "evolve"
+    IGNORE = "ignore"
+    REFUSE = "refuse"
+
+
+class MissingColumns(StrEnum):
+    """What happens when the source no longer has a column of bronze."""
+
+    REFUSE = "refuse"
+    NULL = "null"
+
+
+class TypeChange(StrEnum):
+    """What happens when a column of the source has another type than in bronze."""
+
+    WIDEN = "widen"
+    REFUSE = "refuse"
+
+
+class OnBadKey(StrEnum):
+    """What happens to rows whose key is null, or the key of another row of the same load."""
+
+    REFUSE = "refuse"
+    QUARANTINE = "quarantine"
+
+
+class SchemaContract(Model):
+    """What may change in the columns of a source without a person's doing.
+
+    A new column of a table that has masked or personal columns is refused until it is listed under ``columns``,
+    whatever ``new_columns`` says.
+    """
+
+    new_columns: NewColumns = Field(
+        default=NewColumns.EVOLVE, description="evolve: add it to bronze; ignore: leave it out; refuse: stop the load."
+    )
+    missing: MissingColumns = Field(
+        default=MissingColumns.REFUSE, description="refuse: stop the load; null: rows of this load have null there."
+    )
+    type_change: TypeChange = Field(
+        default=TypeChange.WIDEN,
+        description="widen: a type that holds all values of the old one is taken over; refuse: stop the load.",
+    )
+
+
+class DetectDeletes(Model):
+    """How deletes are found that the source does not flag: by comparing keys alone."""
+
+    every: Duration = Field(description="How often the keys of source and bronze are compared.")
+
+
 class MaskingRule(Model):
     """How one column is masked before the first byte is written.
 
@@ -45,7 +99,19 @@ class IngestionSpec(Spec):
 
     workstream: Name
     source: Name = Field(description="Name of the connection it is read from.")
-    object: str = Field(min_length=1, description="Table, path or endpoint at the source.")
+    object: str = Field(
+        min_length=1, description="Table, path or endpoint at the source; beside `query` only its name in lineage."
+    )
+    query: str | None = Field(
+        default=None,
+        description="One SELECT in the source's dialect, read in place of a table; the table's name is then its object.",
+    )
+    filter: str | None = Field(
+        default=None, description="Condition in SQL that the source checks: rows for which it is not true do not exist."
+    )
+    select: Columns = Field(
+        default=(), description="Columns that are read, as the source names them; default: all that it has."
+    )
     table: Name = Field(
         description="Name of the bronze table; default: the last part of the object, if that is a name."
     )
@@ -61,8 +127,30 @@ class IngestionSpec(Spec):
     deleted_flag: Column | None = Field(
         default=None, description="Boolean column of the source that marks a row as gone."
     )
+    detect_deletes: DetectDeletes | None = Field(
+        default=None, description="For incremental: find rows that are gone by comparing keys, now and then."
+    )
     max_delete_ratio: float = Field(
-        default=0.5, ge=0, le=1, description="Largest share of current rows that one full load may flag deleted."
+        default=0.5, ge=0, le=1, description="Largest share of current rows that one load may flag deleted."
+    )
+    delete_floor: int = Field(
+        default=10, ge=0, description="A load that would flag fewer rows than this is never stopped for its ratio."
+    )
+    on_bad_key: OnBadKey = Field(
+        default=OnBadKey.REFUSE,
+        description="refuse: null or doubled keys stop the load; quarantine: such rows are set aside and counted. "
+        "Of doubled keys the newest by a declared `sequence_by` is loaded; without one, none is.",
+    )
+    contract: SchemaContract = Field(
+        default=SchemaContract(), alias="schema", description="What may change in the source's columns."
+    )
+    snapshot_history: bool = Field(
+        default=False, description="Keep every version of every row in a table beside it, named <table>_history."
+    )
+    parallel: int = Field(default=1, ge=1, le=32, description="Readers of one load; needs a column to split by.")
+    split_by: Column | None = Field(
+        default=None,
+        description="Column by whose ranges parallel readers share the rows; default: a key of one column.",
     )
     columns: dict[Column, ColumnSpec] = Field(default_factory=dict)
     options: Plain = Field(default_factory=dict, description="Options of the source plug-in for this object.")
@@ -90,14 +178,20 @@ class IngestionSpec(Spec):
     def _check_mode(self) -> Self:
         if self.mode is not LoadMode.APPEND and not self.key:
             raise ValueError(f"mode {self.mode} needs 'key': the columns that identify a row")
-        if self.mode is LoadMode.INCREMENTAL and not self.cursor:
-            raise ValueError("mode incremental needs 'cursor': a column that grows with every change")
         if self.mode is LoadMode.FULL and self.cursor:
             raise ValueError("mode full reads the whole object; remove 'cursor' or use mode incremental")
         if self.mode is LoadMode.APPEND and self.key:
             raise ValueError("mode append has no key; remove 'key' or use mode incremental")
         if self.lookback and not self.cursor:
             raise ValueError("'lookback' needs 'cursor'")
+        if self.detect_deletes and self.mode is not LoadMode.INCREMENTAL:
+            raise ValueError("'detect_deletes' is for mode incremental: mode full finds deletes, append has none")
+        if self.snapshot_history and self.mode is LoadMode.APPEND:
+            raise ValueError("mode append never changes a row, so it has no history; remove 'snapshot_history'")
+        if self.split_by and self.parallel == 1:
+            raise ValueError("'split_by' needs 'parallel': how many readers share the rows")
+        if self.query and self.filter:
+            raise ValueError("'filter' is for a table; write the condition into 'query'")
         if self.deleted_flag and self.mode is LoadMode.APPEND:
             raise ValueError("mode append never changes a row; remove 'deleted_flag' or use mode incremental")
         for column in (*self.key, self.cursor, *self.columns):
@@ -112,3 +206,8 @@ class IngestionSpec(Spec):
     def sequence_column(self) -> str | None:
         """The column by which the newer of two rows of one key is known."""
         return self.sequence_by or self.cursor
+
+    @property
+    def history_ref(self) -> TableRef:
+        """The table that keeps every version of every row, where there is one."""
+        return TableRef(self.workstream, "bronze", f"{self.table}_history")
