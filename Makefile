@@ -38,6 +38,8 @@ setup: install ## install what is missing and prepare storage, masking keys and 
 
 test: setup ## run all tests; PYTEST_ARGS="-k name" for some
 	@./scripts/chromium
+	@./scripts/mariadb
+	@./scripts/azurite
 	@$(UNSET) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: setup ## run the tests that need no server and little time
