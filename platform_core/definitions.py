@@ -20,6 +20,7 @@ from platform_core.factories.jobs import build_automation_sensor, build_job, bui
 from platform_core.factories.processing import build_processing_asset
 from platform_core.factories.refresh import build_refresh_asset
 from platform_core.factories.resource import PLATFORM, PlatformResource
+from platform_core.factories.upkeep import build_upkeep_asset
 from platform_core.settings import Settings, read_settings
 from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.manifest import Manifest
@@ -72,6 +73,7 @@ def assemble(manifest: Manifest, environment: EnvironmentSpec) -> dg.Definitions
     for project in manifest.dbt:
         assets += build_dbt_assets(project, manifest=manifest)
     assets += [build_refresh_asset(spec, manifest=manifest) for spec in manifest.refreshes]
+    assets += [build_upkeep_asset(spec, manifest=manifest) for spec in manifest.upkeep]
 
     keys = _executable_keys(assets)
     workstreams = [spec for spec in manifest.location.workstreams if spec.name in keys]

@@ -14,7 +14,9 @@
     ├── StepError          a processing step failed
     ├── RefreshError       a dashboard was not refreshed
     ├── SecretError        a secret is missing or unreadable; the message holds its name only
-    └── StorageError       the lake or a disk refused
+    │   └── SecretMissing      the store has no secret of that name
+    ├── StorageError       the lake or a disk refused
+    └── ControlError       the control database cannot be reached, or refused
 
 A message says where (file:line or table), what, what was looked at, and what to do. It never holds a
 value of a row: errors of engines and drivers pass through :func:`redacted` first.
@@ -22,7 +24,10 @@ value of a row: errors of engines and drivers pass through :func:`redacted` firs
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +133,16 @@ class SecretError(PlatformError):
     """A secret is missing or unreadable; the message holds its name only."""
 
 
+class SecretMissing(SecretError):  # noqa: N818 - says what is the matter
+    """The store has no secret of that name."""
+
+
 class StorageError(PlatformError):
     """The lake or a disk refused."""
+
+
+class ControlError(PlatformError):
+    """The control database cannot be reached, or refused."""
 
 
 _SPEAKS_OF_NO_ROW = frozenset(
@@ -141,7 +154,6 @@ _SPEAKS_OF_NO_ROW = frozenset(
         "duckdb.CatalogException",
         "duckdb.InterruptException",
         "duckdb.IOException",
-        "duckdb.NotImplementedException",
         "duckdb.OutOfMemoryException",
         "duckdb.ParserException",
         "duckdb.PermissionException",
@@ -154,25 +166,73 @@ _SPEAKS_OF_NO_ROW = frozenset(
 _PACKAGES = {"_duckdb": "duckdb", "_internal": "deltalake", "pyarrow.lib": "pyarrow"}
 _LONGEST = 300
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CODES = ("sqlstate", "pgcode", "errno", "full_code", "sqlite_errorname")
+_CODE = re.compile(r"-?[0-9]{1,6}|[0-9A-Z]{5}|(ORA|DPY|DPI)-[0-9]{1,6}|SQLITE_[A-Z_]{1,40}")
+_NUMBERED = frozenset({"pymysql"})
+"""Packages whose errors have their number as the first argument."""
+
+_OWN_WORDS = frozenset({"socket", "ssl"})
+"""Modules whose errors say in ``strerror`` what the network or a certificate lacks."""
 
 
 def redacted(error: BaseException) -> str:
     """What may be said of an engine's or driver's error: its class, its code, and a text that holds no row value.
 
     Our own errors are clean already and keep their text. Of any other class the text is withheld, unless that class
-    is known to speak of objects and settings only: many engines quote the value that they could not take.
+    is known to speak of objects and settings only: many engines quote the value that they could not take. An error of
+    the operating system is told in the system's words, with the file.
     """
     if isinstance(error, PlatformError):
         return str(error)
-    module, name = type(error).__module__, type(error).__qualname__
-    package = _PACKAGES.get(module, module.partition(".")[0])
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{name}: {error.strerror}{where}"
-    code = next((str(code) for field in ("sqlstate", "pgcode", "errno") if (code := getattr(error, field, None))), "")
-    label = name if package == "builtins" else f"{package}.{name}"
-    label += f" [{code}]" if code else ""
+    if isinstance(error, OSError) and (said := _of_the_system(error)):
+        return said
+    label = _label(error)
     first = next(iter(_COLOUR.sub("", str(error)).strip().splitlines()), "")
-    if f"{package}.{name}" in _SPEAKS_OF_NO_ROW and first:
+    if _class_of(error) in _SPEAKS_OF_NO_ROW and first:
         return f"{label}: {first[:_LONGEST]}"
     return f"{label} (its text is withheld: it may hold row values)"
+
+
+def unexpected(error: BaseException) -> PlatformError:
+    """The last boundary: an error that nobody foresaw, as one that may be shown and stored.
+
+    It holds what :func:`redacted` lets through, and where in the code it arose: file, line and function of every frame.
+    """
+    frames = "".join(
+        f"\n  at {frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+    )
+    return PlatformError(f"unexpected error: {redacted(error)}{frames}")
+
+
+def _of_the_system(error: OSError) -> str | None:
+    if error.errno is None:
+        return None
+    known = error.errno in errno.errorcode and type(error).__module__ not in _OWN_WORDS
+    # A library may raise the system's errors with a text of its own.
+    words = os.strerror(error.errno) if known else error.strerror
+    if not words or not (known or type(error).__module__ in _OWN_WORDS):
+        return None
+    where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+    return f"{type(error).__qualname__}: {words}{where}"
+
+
+def _class_of(error: BaseException) -> str:
+    module = type(error).__module__
+    return f"{_PACKAGES.get(module, module.partition('.')[0])}.{type(error).__qualname__}"
+
+
+def _label(error: BaseException) -> str:
+    """Class and code of an error, and of the driver's error that a library carries in its own."""
+    inner = getattr(error, "orig", None)
+    behind = f" from {_label(inner)}" if isinstance(inner, BaseException) and inner is not error else ""
+    code = _code(error)
+    return _class_of(error).removeprefix("builtins.") + (f" [{code}]" if code else "") + behind
+
+
+def _code(error: BaseException) -> str | None:
+    detail = error.args[0] if error.args else None
+    found = [getattr(owner, name, None) for owner in (error, detail) for name in _CODES]
+    if type(error).__module__.partition(".")[0] in _NUMBERED and isinstance(detail, int):
+        found.append(detail)
+    # What is no code may be anything.
+    return next((str(code) for code in found if isinstance(code, (str, int)) and _CODE.fullmatch(str(code))), None)

@@ -10,13 +10,15 @@ from importlib import import_module
 
 import click
 
-from platform_core.errors import PlatformError
+from platform_core.errors import PlatformError, unexpected
 
 _COMMANDS = {
     "setup": "prepare this project: storage, keys, dbt manifests",
     "check": "check control files",
     "list": "list what is declared",
     "run": "run assets without a running Dagster",
+    "ingest": "look into single tables, load them again, let stopped loads pass",
+    "keys": "show, rotate and retire masking keys",
     "demo": "play two days on sample data",
     "schema": "write JSON Schemas of the control files",
     "docs": "write the command reference",
@@ -75,6 +77,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - a text that nobody foresaw may hold row values
+        click.echo(str(unexpected(error)), err=True)
+        sys.exit(1)
 
 
 def _say_no_more() -> None:

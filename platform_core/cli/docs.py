@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -41,9 +42,19 @@ def reference() -> str:
     for name in edp.list_commands(context):
         found = edp.get_command(context, name)
         if found is not None:
-            inner = click.Context(found, parent=context, info_name=name, max_content_width=100, terminal_width=100)
-            parts.append(f"## edp {name}\n\n{_fenced(found.get_help(inner))}")
+            parts += _sections(found, context, name)
     return "\n".join(parts)
+
+
+def _sections(command: click.Command, parent: click.Context, name: str) -> Iterator[str]:
+    """The help of a command, and of the commands below it."""
+    context = click.Context(command, parent=parent, info_name=name, max_content_width=100, terminal_width=100)
+    yield f"## {context.command_path}\n\n{_fenced(command.get_help(context))}"
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            if found is not None:
+                yield from _sections(found, context, inner)
 
 
 def _fenced(text: str) -> str:

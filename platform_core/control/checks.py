@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from platform_core.control.dbt_projects import read_dbt_projects
+from platform_core.control.ingestion_checks import check_ingestions
 from platform_core.control.plugin_options import check_plugin_options
 from platform_core.control.reading import Reading
 from platform_core.control.references import Tables, check_references
@@ -18,6 +19,7 @@ def check_reading(reading: Reading, report: Report) -> Tables:
         What the location makes and reads, to be checked against other locations.
     """
     check_plugin_options(reading, report)
+    check_ingestions(reading, report)
     _check_schedules(reading, report)
     check_steps(reading, report)
     return check_references(reading, read_dbt_projects(reading, report), report)

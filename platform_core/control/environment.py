@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from platform_core.control.database_url import file_url, parse_url
 from platform_core.control.documents import Document, PathPart, read_document
 from platform_core.control.plugin_options import check_options
 from platform_core.control.report import Report, excerpt
@@ -17,17 +19,18 @@ from platform_core.errors import ConfigError, PluginError
 from platform_core.plugins.registry import plugin, plugin_names, suggestions
 from platform_core.settings import Settings
 from platform_core.specs.base import is_name
-from platform_core.specs.environment import EnvironmentSpec, PluginChoice
+from platform_core.specs.environment import ControlSpec, EnvironmentSpec, PluginChoice
 
 _PATH_OPTION = re.compile(r"(.*_)?(path|folder|root|file|directory)")
 _URL = "://"
+_SHORTEST_LEASE = timedelta(seconds=1)
 
 
 def load_environment(settings: Settings) -> EnvironmentSpec:
     """Read the environment that the settings name.
 
-    A relative ``lake.root``, and relative paths in options of the secret store and the engine, count from the
-    state folder; URLs stay as they are.
+    A relative ``lake.root``, a relative SQLite file in ``control.url``, and relative paths in options of the secret
+    store and the engine, count from the state folder; other URLs stay as they are.
 
     Args:
         settings: where environment files and the state folder lie, and the environment's name.
@@ -75,10 +78,35 @@ def read_environment(settings: Settings, report: Report) -> EnvironmentSpec | No
     checker = _Choices(document, settings.state, report)
     secrets = checker.resolved("secret store", spec.secrets, "secrets")
     engine = checker.resolved("engine", spec.engine, "engine")
-    if secrets is None or engine is None:
+    control = _control(spec.control, document, settings.state, report)
+    if secrets is None or engine is None or control is None:
         return None
     lake = spec.lake.model_copy(update={"root": _resolved(spec.lake.root, settings.state)})
-    return spec.model_copy(update={"lake": lake, "secrets": secrets, "engine": engine}).at(document.place())
+    found = {"lake": lake, "secrets": secrets, "engine": engine, "control": control}
+    return spec.model_copy(update=found).at(document.place())
+
+
+def _control(control: ControlSpec, document: Document, state: Path, report: Report) -> ControlSpec | None:
+    """The control database with its file resolved; None where it is wrong."""
+
+    def complain(key: str, message: str, *hints: str) -> None:
+        report.add(document.file, document.line(("control", key)), message, *hints)
+
+    try:
+        url = parse_url(control.url, state=state)
+    except ValueError as error:
+        # The URL itself is not shown: it may hold a password.
+        complain("url", f"url {error}")
+        return None
+    if control.lease < _SHORTEST_LEASE:
+        complain("lease", "a lease must hold for a second at least; a minute is usual")
+        return None
+    if url.file is None:
+        return control
+    if control.password is not None:
+        complain("password", "SQLite takes no password", "remove it, or name a PostgreSQL database in url")
+        return None
+    return control.model_copy(update={"url": file_url(url.file)})
 
 
 class _Choices:

@@ -57,4 +57,5 @@ def manifest_of(reading: Reading) -> Manifest:
         steps=tuple(entry.spec for entry in reading.steps),
         dbt=tuple(entry.spec for entry in reading.dbt),
         refreshes=tuple(entry.spec for entry in reading.refreshes),
+        upkeep=tuple(entry.spec for entry in reading.upkeep),
     )

@@ -36,6 +36,7 @@ from platform_core.specs.ingestion import IngestionSpec
 from platform_core.specs.location import LocationSpec, WorkstreamSpec
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.refresh import RefreshSpec
+from platform_core.specs.upkeep import UpkeepSpec
 from platform_core.specs.variable import Value, VariableSpec
 
 AnySpec = TypeVar("AnySpec", bound=Spec, covariant=True)
@@ -92,6 +93,7 @@ class Reading:
     steps: list[Entry[ProcessingSpec]] = field(default_factory=list)
     dbt: list[Entry[DbtSpec]] = field(default_factory=list)
     refreshes: list[Entry[RefreshSpec]] = field(default_factory=list)
+    upkeep: list[Entry[UpkeepSpec]] = field(default_factory=list)
     damaged: list[tuple[Kind, Entry[Any]]] = field(default_factory=list)
     uncertain: set[tuple[str, str]] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
@@ -138,6 +140,7 @@ def read_control(control: Path, *, environment: str, state: Path, report: Report
         "processing": reading.steps,
         "dbt": reading.dbt,
         "refresh": reading.refreshes,
+        "upkeep": reading.upkeep,
     }
     for name, kind_ in KINDS.items():
         for document in documents.get(name, ()):

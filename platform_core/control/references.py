@@ -152,6 +152,7 @@ def _check_duplicates(reading: Reading, report: Report) -> None:
     _report_doubles(reading.connections, named, "connection", report)
     _report_doubles(reading.dbt, named, "dbt project", report)
     _report_doubles(reading.refreshes, named, "dashboard", report)
+    _report_doubles(reading.upkeep, named, "policy", report)
 
 
 def _report_doubles(entries: Iterable[Entry[Any]], key: Any, noun: str, report: Report) -> None:
@@ -167,6 +168,11 @@ def _fill_made(tables: Tables, report: Report) -> None:
     reading = tables.reading
     declared: list[tuple[Entry[Any], TableRef, str]] = [
         *((entry, entry.spec.ref, "table") for entry in reading.ingestions),
+        *(
+            (entry, entry.spec.history_ref, "snapshot_history")
+            for entry in reading.ingestions
+            if entry.spec.snapshot_history
+        ),
         *((entry, entry.spec.ref, "name") for entry in reading.steps),
         *((project.entry, ref, "layer") for project in tables.dbt for ref in sorted(project.published)),
     ]

@@ -20,6 +20,7 @@ from platform_core.specs.ingestion import ColumnSpec, IngestionSpec
 from platform_core.specs.location import WorkstreamSpec
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.refresh import RefreshSpec
+from platform_core.specs.upkeep import UpkeepSpec
 
 LOCATION = "location"
 VARIABLES = "variables"
@@ -109,6 +110,13 @@ KINDS = {
             flat=True,
             noun="dashboard",
             example="dashboards: [{name: sales, type: page, shows: [gold.sales]}]",
+        ),
+        Kind(
+            name="upkeep",
+            entries="policies",
+            model=UpkeepSpec,
+            noun="policy",
+            example="policies: [{name: compaction, operation: compact}]",
         ),
     )
 }

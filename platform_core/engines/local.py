@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from platform_core.errors import StepError, StorageError
 from platform_core.lake import bronze, delta
 from platform_core.lake.delta import DeltaTableReader
 from platform_core.lake.session import Session, shared_session
+from platform_core.lake.spill import spill_folder
 from platform_core.lake.storage import local_path
 from platform_core.plugins.interfaces import BronzeLoad, BronzeOutcome, Engine, TableReader
 from platform_core.specs.base import Model
@@ -44,7 +43,8 @@ class LocalOptions(Model):
     threads: int | None = Field(default=None, ge=1, description="Threads of one query; None: one for each core.")
     spill: str | None = Field(
         default=None,
-        description="Folder for what does not fit into memory; None: a private folder that the process removes.",
+        description="Folder that takes a private one of each process for what does not fit into memory, masked as it is; "
+        "None: the system's for temporary files. What killed processes left in it is removed.",
     )
 
 
@@ -133,15 +133,9 @@ class LocalEngine(Engine):
     def _threads(self) -> int:
         return self.options.threads or os.cpu_count() or 1
 
-    @cached_property
+    @property
     def _spill(self) -> Path:
-        if self.options.spill is not None:
-            folder = Path(self.options.spill)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return folder
-        private = tempfile.TemporaryDirectory(prefix="edp-spill-", ignore_cleanup_errors=True)
-        weakref.finalize(self, private.cleanup)
-        return Path(private.name)
+        return spill_folder(None if self.options.spill is None else Path(self.options.spill))
 
     def _session(self) -> Session:
         return shared_session(memory_limit=self.options.memory_limit, spill=self._spill, threads=self._threads)

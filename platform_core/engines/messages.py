@@ -11,7 +11,12 @@ import re
 
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _KIND = re.compile(r"(?:[\w.]*\n)?([A-Z][A-Za-z]*(?: [A-Za-z]+){0,3} Error|INTERNAL Error): ")
-_READING = ("Binder Error", "Catalog Error", "Parser Error", "Syntax Error", "Not implemented Error")
+_READING = ("Binder Error", "Catalog Error", "Parser Error", "Syntax Error")
+_PIVOT = re.compile(r"\bpivot\b", re.IGNORECASE)
+"""Makes columns whose names are row values."""
+
+_LISTS = ("Candidate functions:", "Candidate bindings:")
+"""Behind these words stands what DuckDB knows: every type of a function, or columns of the query."""
 
 _ADVICE = {
     "Conversion Error": "a value does not fit the type it is cast to; try_cast gives null instead",
@@ -27,10 +32,9 @@ _LEFT_OUT = "DuckDB's own text is left out, for it may hold row values"
 
 def reading_message(error: Exception, sql: str) -> str:
     """What DuckDB said about a query that it has read but not run, without the values of literals it tried to cast."""
-    if _kind(str(error)) not in _READING:
+    if _kind(str(error)) not in _READING or _PIVOT.search(sql):
         return running_message(error, sql)
-    # What follows lists every type that the function knows.
-    text = str(error).partition("Candidate functions:")[0]
+    text = str(error).partition(_LISTS[0])[0]
     return "\n  ".join(line.strip() for line in text.strip().splitlines() if line.strip())
 
 
@@ -56,6 +60,9 @@ def clean_text(text: str) -> str:
         if kind is not None and kind not in _READING:
             # Whatever follows belongs to the same message and may go on quoting values.
             kept += [f"{kind}: {_ADVICE.get(kind, 'a value was refused')}", _LEFT_OUT]
+            break
+        if line.strip().startswith(_LISTS):
+            # Columns of a pivot are named by row values, and here nobody knows the query.
             break
         kept.append(line.strip())
     return "\n  ".join(line for line in kept if line)

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from platform_core.errors import PlatformError, unexpected
 from platform_core.factories.resource import PLATFORM, PlatformResource
 from platform_core.operations.platform import Platform
 
@@ -30,7 +31,13 @@ def build_asset(
 
     def compute(context: dg.AssetExecutionContext, _inputs: Mapping[str, Any]) -> Iterator[dg.MaterializeResult[None]]:
         resource: PlatformResource = getattr(context.resources, PLATFORM)
-        yield body(context, resource.open(context))
+        try:
+            made = body(context, resource.open(context))
+        except _SHOWN_AS_THEY_ARE:
+            raise
+        except Exception as error:  # noqa: BLE001 - Dagster stores the text of what it is given, row values included
+            raise unexpected(error) from None
+        yield made
 
     inputs = {f"input_{number}": dep.asset_key for number, dep in enumerate(spec.deps)}
     return dg.AssetsDefinition(
@@ -48,5 +55,6 @@ def build_asset(
     )
 
 
+_SHOWN_AS_THEY_ARE = (PlatformError, dg.DagsterError, dg.Failure, dg.RetryRequested)
 _NOTHING_IN = dg.In(dg.Nothing)
 _NOTHING_OUT = {"result": dg.Out(dg.Nothing)}

@@ -4,11 +4,15 @@ import dagster as dg
 
 from platform_core.factories import translation
 from platform_core.factories.asset import build_asset
-from platform_core.operations.ingest import LoadResult, ingest
+from platform_core.factories.automation import PROCESSING
+from platform_core.operations.ingest import ingest
+from platform_core.operations.load_result import LoadResult
 from platform_core.operations.platform import Platform
+from platform_core.operations.versions import versions
 from platform_core.plugins.registry import plugin
+from platform_core.specs.column_names import normalised
 from platform_core.specs.connection import ConnectionSpec
-from platform_core.specs.ingestion import TECHNICAL_COLUMNS, IngestionSpec
+from platform_core.specs.ingestion import ColumnSpec, IngestionSpec
 from platform_core.specs.manifest import Manifest
 
 
@@ -20,6 +24,8 @@ def build_ingestion_assets(manifest: Manifest) -> list[dg.AssetsDefinition | dg.
         connection = manifest.connection(spec.workstream, spec.source)
         sources.setdefault(translation.source_key(spec), _source(spec, connection, manifest))
         assets.append(build_ingestion_asset(spec, connection=connection, manifest=manifest))
+        if spec.snapshot_history:
+            assets.append(build_history_asset(spec, manifest=manifest))
     return [*sources.values(), *assets]
 
 
@@ -28,8 +34,8 @@ def build_ingestion_asset(
 ) -> dg.AssetsDefinition:
     """The asset of one bronze table; its body is one call."""
 
-    def load(_: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
-        return load_metadata(ingest(spec, connection=connection, platform=platform), spec)
+    def load(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
+        return load_metadata(ingest(spec, connection=connection, platform=platform, run_id=context.run_id), spec)
 
     return build_asset(
         dg.AssetSpec(
@@ -40,11 +46,42 @@ def build_ingestion_asset(
             owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
             kinds={connection.type, "deltalake"},
             tags=translation.tags(spec.workstream, spec.tags),
-            metadata=translation.declared_columns(spec.columns) | translation.code_reference(spec.place),
+            metadata=translation.declared_columns(_declared(spec)) | translation.code_reference(spec.place),
         ),
         name=translation.op_name(spec.ref),
         body=load,
         op_tags=translation.op_tags(isolated=spec.isolated, connection=connection),
+    )
+
+
+def build_history_asset(spec: IngestionSpec, *, manifest: Manifest) -> dg.AssetsDefinition:
+    """The asset of the table of all versions; the load of its bronze table has written it by then."""
+
+    def look(_: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
+        found = versions(spec, platform=platform)
+        return dg.MaterializeResult(
+            metadata={
+                "edp/batch": found.batch,
+                "edp/version": found.version,
+                "dagster/table_name": str(spec.history_ref),
+                "dagster/column_schema": translation.built_columns(found.schema, _declared(spec)),
+            }
+        )
+
+    return build_asset(
+        dg.AssetSpec(
+            translation.asset_key(spec.history_ref),
+            deps=[translation.asset_key(spec.ref)],
+            group_name=translation.group_name(spec.workstream, "bronze"),
+            description=f"Every version of every row of {spec.ref}.",
+            owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
+            kinds={"deltalake"},
+            tags=translation.tags(spec.workstream, spec.tags),
+            metadata=translation.code_reference(spec.place),
+            automation_condition=PROCESSING,
+        ),
+        name=translation.op_name(spec.history_ref),
+        body=look,
     )
 
 
@@ -53,12 +90,14 @@ def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResu
     return dg.MaterializeResult(
         metadata={
             "edp/mode": str(result.mode),
+            **_metadata_of_parts(result),
             "edp/read": result.rows_read,
             "edp/inserted": result.inserted,
             "edp/updated": result.updated,
             "edp/deleted": result.deleted,
             "edp/unchanged": result.unchanged,
             "edp/late": result.late,
+            "edp/quarantined": result.quarantined,
             "edp/batch": result.batch_id,
             "edp/version": result.version,
             "edp/committed": result.committed,
@@ -72,16 +111,30 @@ def load_metadata(result: LoadResult, spec: IngestionSpec) -> dg.MaterializeResu
             **{f"edp/seconds_{phase}": seconds for phase, seconds in result.seconds.items()},
             "edp/seconds": sum(result.seconds.values()),
             "dagster/table_name": str(spec.ref),
-            "dagster/column_schema": translation.built_columns(result.schema, spec.columns),
+            "dagster/column_schema": translation.built_columns(result.schema, _declared(spec)),
             "dagster/column_lineage": translation.column_lineage(
-                {
-                    name: [(translation.source_key(spec), name)]
-                    for name in result.schema.names
-                    if name not in TECHNICAL_COLUMNS
-                }
+                {name: [(translation.source_key(spec), source)] for name, source in result.columns.items()}
             ),
         }
     )
+
+
+def _metadata_of_parts(result: LoadResult) -> dict[str, int | str]:
+    """What belongs to the load, and was done before or after it, or said by the source."""
+    metadata: dict[str, int | str] = {}
+    if result.approved is not None:
+        metadata["edp/approved_batch"] = result.approved.landed_batch or result.approved.batch_id
+        metadata["edp/deleted_by_approval"] = result.approved.deleted
+    if result.keys is not None:
+        metadata["edp/deleted_by_keys"] = result.keys.deleted
+    if result.notes:
+        metadata["edp/notes"] = "\n".join(result.notes)
+    return metadata
+
+
+def _declared(spec: IngestionSpec) -> dict[str, ColumnSpec]:
+    """What is said about columns, by their names in the lake."""
+    return {normalised(name): column for name, column in spec.columns.items()}
 
 
 def _source(spec: IngestionSpec, connection: ConnectionSpec, manifest: Manifest) -> dg.AssetSpec:

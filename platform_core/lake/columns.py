@@ -85,6 +85,44 @@ def _nested(type_: pa.DataType) -> pa.DataType | None:
     return None
 
 
+_DIGITS = {8: 3, 16: 5, 32: 10, 64: 19}
+"""Decimal digits that the integers of a width need."""
+
+_EXACT_BITS = {pa.float32(): 24, pa.float64(): 53}
+"""Widest integers that a float holds exactly."""
+
+
+@lru_cache(maxsize=4096)
+def widened(old: pa.DataType, new: pa.DataType) -> pa.DataType | None:
+    """The type of the lake that holds every value of two types exactly; None where there is none.
+
+    It is ``old`` where the new type is narrower, ``new`` where that is wider, and for decimals it may be wider than
+    both. Integers widen to integers, decimals and (up to 32 bits) floats, floats to doubles, decimals to decimals with
+    as many digits on both sides of the point, dates to timestamps without zone. Nothing becomes text, no zone is made
+    up, and nested types are equal or not.
+    """
+    if old == new:
+        return old
+    integers = [type_ for type_ in (old, new) if pa.types.is_signed_integer(type_)]
+    floats = [type_ for type_ in (old, new) if type_ in _EXACT_BITS]
+    decimals = [type_ for type_ in (old, new) if pa.types.is_decimal(type_)]
+    if len(integers) == 2 or len(floats) == 2:
+        return max(old, new, key=lambda type_: type_.bit_width)
+    if integers and floats:
+        return next((type_ for type_ in (floats[0], pa.float64()) if _holds(type_, integers[0])), None)
+    if len(decimals) + len(integers) == 2:
+        scale = max((type_.scale for type_ in decimals), default=0)
+        whole = max(*(type_.precision - type_.scale for type_ in decimals), *(_DIGITS[i.bit_width] for i in integers))
+        return pa.decimal128(whole + scale, scale) if whole + scale <= 38 else None
+    if {old, new} == {pa.date32(), pa.timestamp("us")}:
+        return pa.timestamp("us")
+    return None
+
+
+def _holds(type_: pa.DataType, integer: pa.DataType) -> bool:
+    return bool(integer.bit_width <= _EXACT_BITS[type_])
+
+
 def lake_schema(schema: pa.Schema, *, of: str, existing: pa.Schema | None = None) -> pa.Schema:
     """The schema under which rows of ``schema`` are kept.
 

@@ -1,31 +1,45 @@
 """The SQL that compares a landed batch with bronze and writes the files that change.
 
-Rows are known by where they lie: ``file_index`` (the file's position in the list that is read) and
-``file_row_number``, two columns that DuckDB adds to Parquet files. Only keys, hashes and order are compared; all
-columns are read of the files that are rewritten, and of no others.
+Only keys, hashes and order are compared; all columns are read of the files that are rewritten, and of no others.
 """
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 
-import sqlglot
 from sqlglot import exp
 
+from platform_core.lake.parquet_sql import (
+    DIALECT,
+    column,
+    keys,
+    parquet,
+    parsed,
+    render,
+    same_key,
+    temporary_table,
+    written,
+)
 from platform_core.lake.row_hash import HASH_COLUMN
 
-_DIALECT = "duckdb"
+INSERT, UPDATE, DELETE, VANISH, LATE, ABSENT = "insert", "update", "delete", "vanish", "late", "absent"
+"""What happens to a row: new; changed or returned; flagged by the source; missing from a full load; older than ours;
+missing, but gone before."""
 
-INSERT, UPDATE, DELETE, VANISH, LATE = "insert", "update", "delete", "vanish", "late"
-"""What happens to a row: new; changed or returned; flagged by the source; missing from a full load; older than ours."""
+HELD_ROWS = "landed_rows"
+"""Name of the relation that holds a batch in memory, with the columns that tell where a row lies."""
 
 COUNT_ACTIONS = "SELECT action, count(*) FROM changes GROUP BY action"
-LANDED_ROWS = "SELECT count(*) FROM read_parquet($landed)"
-CURRENT_ROWS = 'SELECT count(*) FROM read_parquet($bronze) WHERE "_is_current"'
-DROP_LATE = f"DELETE FROM changes WHERE action = '{LATE}'"  # noqa: S608 - a constant of this module
+LANDED_ROWS = "SELECT count(*) FROM read_parquet($landed, union_by_name = true)"
+BRONZE_ROWS = "SELECT count(*) FROM read_parquet($bronze, union_by_name = true)"
+CURRENT_ROWS = 'SELECT count(*) FROM read_parquet($bronze, union_by_name = true) WHERE "_is_current"'
+KEEP_WRITTEN = f"DELETE FROM changes WHERE action IN ('{LATE}', '{ABSENT}')"  # noqa: S608 - constants of this module
 TOUCHED_FILES = "SELECT DISTINCT old_file FROM changes WHERE old_file IS NOT NULL ORDER BY old_file"
 REPOSITION = "UPDATE changes SET old_file = list_position($replaced, old_file) - 1 WHERE old_file IS NOT NULL"
-"""``$replaced``: positions in the list of bronze's files of those that are replaced."""
+"""``$replaced``: of each file that is replaced its position among those that were compared, -1 where it was not."""
+COLUMNS = "SELECT * FROM read_parquet($files, union_by_name = true) LIMIT 0"
+FORGET = "DROP TABLE changes"
 
 _FAULTS = """
 SELECT coalesce(sum(n), 0)::BIGINT,
@@ -38,10 +52,10 @@ _CHANGES = f"""
 SELECT
   CASE
     WHEN old.row_number IS NULL THEN '{INSERT}'
-    WHEN new.row_number IS NULL THEN CASE WHEN old.is_current THEN '{VANISH}' END
+    WHEN new.row_number IS NULL THEN CASE WHEN old.is_current THEN '{VANISH}' ELSE '{ABSENT}' END
     WHEN new.sequence < old.sequence OR (new.sequence IS NULL AND old.sequence IS NOT NULL) THEN '{LATE}'
     WHEN new.gone AND old.is_current THEN '{DELETE}'
-    WHEN new.hash <> old.hash OR (NOT new.gone AND NOT old.is_current) THEN '{UPDATE}'
+    WHEN new.hash IS DISTINCT FROM old.hash OR (NOT new.gone AND NOT old.is_current) THEN '{UPDATE}'
   END AS action,
   new.file AS new_file, new.row_number AS new_row,
   old.file AS old_file, old.row_number AS old_row,
@@ -49,86 +63,177 @@ SELECT
 FROM new FULL JOIN old ON keys_are_equal
 """  # noqa: S608 - constants of this module
 
+_VANISHED = f"""
+SELECT '{VANISH}' AS action, NULL::BIGINT AS new_file, NULL::BIGINT AS new_row,
+  old.file AS old_file, old.row_number AS old_row, false AS gone
+FROM old ANTI JOIN new ON keys_are_equal WHERE old.is_current
+"""  # noqa: S608 - constants of this module
 
-@lru_cache(maxsize=1024)
-def key_faults(key: tuple[str, ...]) -> str:
-    """Counts of a landed batch: rows, rows with a null key, rows whose key another row has too.
 
-    Parameter: ``$landed``, the batch's files.
+@dataclass(frozen=True)
+class Landed:
+    """How SQL sees the rows of a batch.
+
+    Args:
+        held: they are in memory, as the relation ``landed_rows``; else they lie in the files ``$landed``.
+        without_bad: rows of the temporary table ``bad`` are left out.
     """
-    unset = exp.or_(*(exp.Is(this=_column(name), expression=exp.null()) for name in key))
-    keys = [exp.alias_(_column(name), f"key_{i}") for i, name in enumerate(key)]
-    rows = exp.select(*keys, exp.alias_(unset, "unset")).from_(_parquet("landed"))
-    grouped = (
-        exp.select("count(*) AS n", "unset").from_("rows").group_by("unset", *(f"key_{i}" for i in range(len(key))))
-    )
-    return _render(_parsed(_FAULTS).with_("rows", as_=rows).with_("grouped", as_=grouped))
+
+    held: bool = False
+    without_bad: bool = False
+
+    def rows(self, *columns: exp.Expression | str) -> exp.Select:
+        """A query of them, under the name ``landed``."""
+        query = exp.select(*columns, dialect=DIALECT)
+        query = query.from_(exp.to_table(HELD_ROWS).as_("landed") if self.held else parquet("landed"))
+        if self.without_bad:
+            lies = "bad.file = landed.file_index AND bad.row_number = landed.file_row_number"
+            query = query.join("bad", on=lies, join_type="anti")
+        return query
+
+
+@dataclass(frozen=True)
+class Key:
+    """Columns that identify a row; a float that is not a number identifies none, like null."""
+
+    columns: tuple[str, ...]
+    floats: frozenset[str] = frozenset()
+
+    def unset(self, table: str, names: tuple[str, ...] | None = None) -> exp.Condition:
+        """The key is null or not a number, in columns of the given names, or in the key's own."""
+        faults: list[exp.Expression] = []
+        for name, shown in zip(self.columns, names or self.columns, strict=True):
+            faults.append(exp.Is(this=column(shown, table), expression=exp.null()))
+            if name in self.floats:
+                faults.append(exp.Anonymous(this="isnan", expressions=[column(shown, table)]))
+        return exp.or_(*faults)
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return tuple(f"key_{i}" for i in range(len(self.columns)))
 
 
 @lru_cache(maxsize=1024)
-def make_changes(key: tuple[str, ...], *, sequence_by: str | None, deleted_flag: str | None, snapshot: bool) -> str:
+def key_faults(key: Key, landed: Landed) -> str:
+    """Counts of a batch: rows, rows without a key, rows whose key another row has too."""
+    rows = landed.rows(*keys(key.columns, "landed"), exp.alias_(key.unset("landed"), "unset"))
+    return _faults(key, rows)
+
+
+@lru_cache(maxsize=1024)
+def inserted_key_faults(key: Key) -> str:
+    """The same counts of the rows to insert, of the table ``changes``."""
+    shown = (column(name, "changes") for name in key.aliases)
+    rows = exp.select(*shown, exp.alias_(key.unset("changes", key.aliases), "unset")).from_("changes")
+    return _faults(key, rows.where(f"action = '{INSERT}'"))
+
+
+@lru_cache(maxsize=1024)
+def bronze_key_faults(key: Key) -> str:
+    """The same counts of the files ``$bronze``."""
+    shown = keys(key.columns, "bronze")
+    rows = exp.select(*shown, exp.alias_(key.unset("bronze"), "unset")).from_(parquet("bronze"))
+    return _faults(key, rows)
+
+
+def _faults(key: Key, rows: exp.Select) -> str:
+    grouped = exp.select("count(*) AS n", "unset").from_("rows").group_by("unset", *key.aliases)
+    return render(parsed(_FAULTS).with_("rows", as_=rows).with_("grouped", as_=grouped))
+
+
+@lru_cache(maxsize=1024)
+def make_changes(
+    key: Key,
+    landed: Landed,
+    *,
+    sequence_by: str | None,
+    deleted_flag: str | None,
+    snapshot: bool,
+    spare_doubled: bool = False,
+    empty: bool = False,
+) -> str:
     """Make the temporary table ``changes``: a row for each row that is not the same on both sides.
 
     Its columns: ``action``; ``new_file``, ``new_row``: where the row lies in the batch; ``old_file``, ``old_row``:
-    where it lies in bronze; ``gone``: the source says that the row is gone.
+    where it lies in bronze; ``gone``: the source says that the row is gone; ``key_0``…: the key of a row to insert.
 
-    Parameters: ``$landed`` and ``$bronze``, lists of files.
+    Parameters: ``$landed`` where the batch is in files, and ``$bronze``, a list of files.
 
     Args:
-        snapshot: the batch is all that the source holds, so what it lacks has vanished.
+        snapshot: the batch is all that the source holds, so what it lacks has vanished. ``changes`` then has a row for
+            each row of bronze that the batch lacks, those that were gone before too.
+        spare_doubled: rows of bronze with a key of the table ``doubled`` are as if they were not there.
+        empty: no file of bronze is compared, and ``$bronze`` not given.
     """
-    new = _side("landed", key, sequence_by, exp.alias_(_gone(deleted_flag), "gone"))
-    old = _side("bronze", key, sequence_by, exp.alias_(_column("_is_current"), "is_current"))
-    query = _parsed(_CHANGES)
+    new = landed.rows(*_compared(key, sequence_by, "landed"), exp.alias_(_gone(deleted_flag), "gone"))
+    old = _nothing(new) if empty else _old(key, sequence_by, spare_doubled=spare_doubled)
+    query = parsed(_CHANGES)
     join = query.args["joins"][0]
     join.set("side", "FULL" if snapshot else "LEFT")
-    join.set(
-        "on",
-        exp.and_(
-            *(exp.EQ(this=_column(f"key_{i}", "new"), expression=_column(f"key_{i}", "old")) for i in range(len(key)))
-        ),
-    )
+    join.set("on", same_key(key.columns, "new", "old"))
+    for name in key.aliases:
+        is_new = exp.Is(this=exp.column("row_number", "old"), expression=exp.null())
+        own = exp.Case(ifs=[exp.If(this=is_new, true=column(name, "new"))])
+        query = query.select(exp.alias_(own, name), copy=False)
     compared = exp.select("*").from_(query.subquery("compared")).where("action IS NOT NULL")
-    made = compared.with_("new", as_=new).with_("old", as_=old).ctas("changes")
-    made.set("properties", exp.Properties(expressions=[exp.TemporaryProperty()]))
-    return _render(made)
+    return temporary_table("changes", compared.with_("new", as_=new).with_("old", as_=old))
 
 
 @lru_cache(maxsize=1024)
-def copy_all(columns: tuple[str, ...], *, deleted_flag: str | None, file_bytes: int) -> str:
-    """Write every landed row as a new row.
+def make_vanished(key: Key, landed: Landed) -> str:
+    """Make ``changes`` from a batch of keys alone: a row for each current row of bronze that it lacks."""
+    query = parsed(_VANISHED)
+    query.args["joins"][0].set("on", same_key(key.columns, "new", "old"))
+    new = landed.rows(*keys(key.columns, "landed"))
+    return temporary_table("changes", query.with_("new", as_=new).with_("old", as_=_old(key, None)))
+
+
+@lru_cache(maxsize=1024)
+def copy_all(columns: tuple[str, ...], landed: Landed, *, deleted_flag: str | None, file_bytes: int) -> str:
+    """Write every row of the batch as a new row.
 
     Parameters: ``$landed``, ``$modified_at``, ``$batch_id``, ``$folder`` and ``$pattern`` of the new files' names.
     """
-    rows = _fresh(columns, gone=_gone(deleted_flag)).from_(_parquet("landed"))
-    return _copy(rows, file_bytes=file_bytes)
+    return written(landed.rows(*_fresh(columns, gone=_gone(deleted_flag))), file_bytes=file_bytes)
 
 
 @lru_cache(maxsize=1024)
-def copy_changed(columns: tuple[str, ...], *, rewrite: bool, file_bytes: int) -> str:
-    """Write the rows of the replaced files that stay, and the landed rows that are new or changed.
+def copy_changed(
+    columns: tuple[str, ...], landed: Landed | None, *, replaced: frozenset[str] | None, file_bytes: int
+) -> str:
+    """Write the rows of the replaced files that stay, and the rows of the batch that are new or changed.
 
     Parameters: those of :func:`copy_all`, and where files are replaced ``$replaced``, their list.
+
+    Args:
+        landed: None: the batch has keys alone.
+        replaced: columns that the replaced files have; None: no file is replaced.
     """
-    fresh = (
-        _fresh(columns, gone=_column("gone", "changes"))
-        .from_(_parquet("landed"))
-        .join("changes", on="landed.file_index = changes.new_file AND landed.file_row_number = changes.new_row")
-    )
-    if not rewrite:
-        return _copy(fresh, file_bytes=file_bytes)
+    queries: list[exp.Query] = []
+    if replaced is not None:
+        queries.append(_kept(columns, replaced, alone=landed is None))
+    if landed is not None:
+        lies = "landed.file_index = changes.new_file AND landed.file_row_number = changes.new_row"
+        queries.append(landed.rows(*_fresh(columns, gone=column("gone", "changes"))).join("changes", on=lies))
+    rows = queries[0] if len(queries) == 1 else exp.union(*queries, distinct=False)
+    return written(rows, file_bytes=file_bytes)
+
+
+def _kept(columns: tuple[str, ...], held: frozenset[str], *, alone: bool) -> exp.Select:
     vanished = f"changes.action IS NOT DISTINCT FROM '{VANISH}'"
-    kept = (
+    # A column that no file has yet is left out, or null beside rows that have it.
+    shown = [name for name in columns if name in held or not alone]
+    return (
         exp.select(
-            *(_column(name, "replaced") for name in columns),
+            *(column(name, "replaced") if name in held else exp.alias_(exp.null(), name, quoted=True) for name in shown),
             f'replaced."_is_current" AND NOT ({vanished}) AS "_is_current"',
             f'replaced."_is_deleted" OR ({vanished}) AS "_is_deleted"',
             f'CASE WHEN {vanished} THEN $modified_at::TIMESTAMPTZ ELSE replaced."_modified_at" END AS "_modified_at"',
             f'CASE WHEN {vanished} THEN $batch_id::BIGINT ELSE replaced."_batch_id" END AS "_batch_id"',
-            _column(HASH_COLUMN, "replaced"),
-            dialect=_DIALECT,
+            column(HASH_COLUMN, "replaced"),
+            dialect=DIALECT,
         )
-        .from_(_parquet("replaced"))
+        .from_(parquet("replaced"))
         .join(
             "changes",
             on="replaced.file_index = changes.old_file AND replaced.file_row_number = changes.old_row",
@@ -136,81 +241,48 @@ def copy_changed(columns: tuple[str, ...], *, rewrite: bool, file_bytes: int) ->
         )
         .where(f"changes.action IS NULL OR changes.action = '{VANISH}'")
     )
-    rows = exp.union(kept, fresh, distinct=False)
-    return _copy(rows, file_bytes=file_bytes)
 
 
-def _side(files: str, key: tuple[str, ...], sequence_by: str | None, flag: exp.Expression) -> exp.Select:
-    return exp.select(
-        *(exp.alias_(_column(name), f"key_{i}") for i, name in enumerate(key)),
-        exp.alias_(_column(HASH_COLUMN), "hash"),
-        exp.alias_(exp.null() if sequence_by is None else _column(sequence_by), "sequence"),
-        exp.alias_(exp.column("file_index"), "file"),
-        exp.alias_(exp.column("file_row_number"), "row_number"),
-        flag,
-    ).from_(_parquet(files))
+def _compared(key: Key, sequence_by: str | None, table: str) -> list[exp.Expression]:
+    return [
+        *keys(key.columns, table),
+        exp.alias_(column(HASH_COLUMN, table), "hash"),
+        exp.alias_(exp.null() if sequence_by is None else column(sequence_by, table), "sequence"),
+        exp.alias_(exp.column("file_index", table), "file"),
+        exp.alias_(exp.column("file_row_number", table), "row_number"),
+    ]
 
 
-def _fresh(columns: tuple[str, ...], *, gone: exp.Expression) -> exp.Select:
-    return exp.select(
-        *(_column(name, "landed") for name in columns),
+def _old(key: Key, sequence_by: str | None, *, spare_doubled: bool = False) -> exp.Select:
+    flag = exp.alias_(column("_is_current", "bronze"), "is_current")
+    old = exp.select(*_compared(key, sequence_by, "bronze"), flag).from_(parquet("bronze"))
+    if not spare_doubled:
+        return old
+    same = (
+        exp.EQ(this=column(name, "bronze"), expression=column(alias, "doubled"))
+        for name, alias in zip(key.columns, key.aliases, strict=True)
+    )
+    return old.join("doubled", on=exp.and_(*same), join_type="anti")
+
+
+def _nothing(new: exp.Select) -> exp.Select:
+    """No row, in the columns that :func:`_old` has."""
+    flag = exp.alias_(exp.column("gone", "new_rows"), "is_current")
+    return exp.select("* EXCLUDE (gone)", flag, dialect=DIALECT).from_(new.subquery("new_rows")).where("false")
+
+
+def _fresh(columns: tuple[str, ...], *, gone: exp.Expression) -> list[exp.Expression | str]:
+    return [
+        *(column(name, "landed") for name in columns),
         exp.alias_(exp.not_(gone.copy()), "_is_current"),
         exp.alias_(gone.copy(), "_is_deleted"),
         '$modified_at::TIMESTAMPTZ AS "_modified_at"',
         '$batch_id::BIGINT AS "_batch_id"',
-        _column(HASH_COLUMN, "landed"),
-        dialect=_DIALECT,
-    )
+        column(HASH_COLUMN, "landed"),
+    ]
 
 
 def _gone(deleted_flag: str | None) -> exp.Expression:
     if deleted_flag is None:
         return exp.false()
-    return exp.Coalesce(this=exp.cast(_column(deleted_flag), "boolean"), expressions=[exp.false()])
-
-
-def _column(name: str, table: str | None = None) -> exp.Column:
-    return exp.column(exp.to_identifier(name, quoted=True), table=table)
-
-
-def _parquet(files: str) -> exp.Table:
-    """A list of Parquet files, given by the parameter of that name, and named like it."""
-    read = exp.Anonymous(this="read_parquet", expressions=[_parameter(files)])
-    return exp.Table(this=read, alias=exp.TableAlias(this=exp.to_identifier(files)))
-
-
-def _parameter(name: str) -> exp.Parameter:
-    return exp.Parameter(this=exp.var(name))
-
-
-@cache
-def _template(sql: str) -> exp.Select:
-    return sqlglot.parse_one(sql, dialect=_DIALECT, into=exp.Select)
-
-
-def _parsed(sql: str) -> exp.Select:
-    return _template(sql).copy()
-
-
-def _render(query: exp.Expression) -> str:
-    return str(query.sql(dialect=_DIALECT))
-
-
-def _copy(rows: exp.Query, *, file_bytes: int) -> str:
-    options = {
-        "FORMAT": exp.var("PARQUET"),
-        "COMPRESSION": exp.var("ZSTD"),
-        "COMPRESSION_LEVEL": exp.Literal.number(1),
-        "FILE_SIZE_BYTES": exp.Literal.number(file_bytes),
-        "FILENAME_PATTERN": _parameter("pattern"),
-        "OVERWRITE_OR_IGNORE": exp.true(),
-        "RETURN_STATS": exp.true(),
-    }
-    return _render(
-        exp.Copy(
-            this=rows.subquery(),
-            kind=False,
-            files=[_parameter("folder")],
-            params=[exp.CopyParameter(this=exp.var(name), expression=value) for name, value in options.items()],
-        )
-    )
+    return exp.Coalesce(this=exp.cast(column(deleted_flag, "landed"), "boolean"), expressions=[exp.false()])

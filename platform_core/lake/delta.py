@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -115,6 +115,16 @@ def fence(uri: str, *, storage_options: Mapping[str, str], epoch: int) -> None:
     raise StorageError(f"{uri}: other writers committed first {_FENCE_ATTEMPTS} times while the table was fenced")
 
 
+def is_plain(table: DeltaTable) -> bool:
+    """Whether the Parquet files of a table are its rows, as they stand.
+
+    Deletion vectors and column mapping change what a file means; partition columns are not in the files.
+    """
+    protocol = table.protocol()
+    features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
+    return not (features & _FEATURES_BEYOND_FILES or table.metadata().partition_columns)
+
+
 def table_schema(table: DeltaTable) -> pa.Schema:
     """The columns of a table as plain Arrow types, all nullable, without metadata."""
     return lake_schema(pa.schema(table.schema().to_arrow()), of=table.table_uri)
@@ -152,13 +162,8 @@ class DeltaTableReader(TableReader):
 
     @property
     def plain_files(self) -> tuple[str, ...] | None:
-        """Paths or URLs of the Parquet files that together are the table; None where only Delta readers read it right.
-
-        Deletion vectors and column mapping change what a file means; partition columns are not in the files.
-        """
-        protocol = self.handle.protocol()
-        features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
-        if features & _FEATURES_BEYOND_FILES or self.handle.metadata().partition_columns:
+        """Paths or URLs of the Parquet files that together are the table; None where only Delta readers read it right."""
+        if not is_plain(self.handle):
             return None
         root = local_path(self.handle.table_uri)
         if root is None:
@@ -267,6 +272,57 @@ def commit_properties(batch: int, metadata: Mapping[str, str]) -> CommitProperti
         custom_metadata={f"edp.{name}": str(text) for name, text in metadata.items()},
         max_commit_retries=0,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """One data file of a table, as its log tells.
+
+    Args:
+        path: relative to the table's folder.
+        size: bytes.
+        rows: None where its writer did not count them.
+        lowest: smallest value by column, of those that were asked for and are known.
+        highest: largest value by column; a text may be cut, and a time may be up to a millisecond too small.
+        nulls: number of nulls by column.
+    """
+
+    path: str
+    size: int
+    rows: int | None
+    lowest: Mapping[str, Any]
+    highest: Mapping[str, Any]
+    nulls: Mapping[str, int]
+
+
+def data_files(table: DeltaTable, *, columns: Iterable[str] = ()) -> list[DataFile]:
+    """The data files of a table, with the statistics of some columns."""
+    actions = pa.table(table.get_add_actions())
+    asked = list(columns)
+    low, high, nulls = (_statistics(actions, kind, asked) for kind in ("min", "max", "null_count"))
+    rows = actions["num_records"].to_pylist() if "num_records" in actions.column_names else [None] * actions.num_rows
+    paths, sizes = actions["path"].to_pylist(), actions["size_bytes"].to_pylist()
+    return [
+        DataFile(path=unquote(path), size=size, rows=rows[i], lowest=low[i], highest=high[i], nulls=nulls[i])
+        for i, (path, size) in enumerate(zip(paths, sizes, strict=True))
+    ]
+
+
+def _statistics(actions: pa.Table, kind: str, columns: list[str]) -> list[dict[str, Any]]:
+    """Known values of one kind by column, for each file."""
+    import pyarrow.compute as pc
+
+    found: list[dict[str, Any]] = [{} for _ in range(actions.num_rows)]
+    if kind not in actions.column_names:
+        return found
+    for column in columns:
+        position = actions.schema.field(kind).type.get_field_index(column)
+        if position < 0:
+            continue
+        for of_file, value in zip(found, pc.struct_field(actions[kind], [position]).to_pylist(), strict=True):
+            if value is not None:
+                of_file[column] = value
+    return found
 
 
 def file_sizes(table: DeltaTable) -> dict[str, int]:

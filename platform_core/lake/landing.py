@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from platform_core.errors import StorageError, redacted
+from platform_core.faults import FaultPoint, reach
 from platform_core.lake.storage import filesystem, local_path, persist
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 MANIFEST = "_manifest.json"
 FILE_BYTES = 256 * 1024 * 1024
 """A part file is closed once it has this size."""
+
+HELD_BYTES = 32 * 1024 * 1024
+"""A batch is held in memory up to this size."""
 
 _GROUP_ROWS = 122_880
 _GROUP_BYTES = 64 * 1024 * 1024
@@ -42,6 +46,8 @@ class LandedBatch:
 
     Args:
         uri: folder of the batch.
+        mode: load mode, or ``keys`` where only the key columns were read, of every row.
+        held_batch: the batch that bronze held when the extract began; 0: none.
         cursor_from: lowest cursor value that was asked for, as text; None: from the beginning.
         cursor_to: highest cursor value that was read, as text; None where there is none.
     """
@@ -51,6 +57,7 @@ class LandedBatch:
     mode: str
     schema: pa.Schema
     files: tuple[LandedFile, ...]
+    held_batch: int
     cursor_from: str | None
     cursor_to: str | None
 
@@ -87,9 +94,11 @@ class LandingWriter:
         schema: pa.Schema,
         batch_id: int,
         mode: str,
+        held_batch: int = 0,
         file_bytes: int = FILE_BYTES,
     ) -> None:
         self._uri = uri
+        self._held_batch = held_batch
         self._storage_options = storage_options
         self._schema = schema
         self._batch_id = batch_id
@@ -136,6 +145,7 @@ class LandingWriter:
             mode=self._mode,
             schema=self._schema,
             files=tuple(self._files),
+            held_batch=self._held_batch,
             cursor_from=cursor_from,
             cursor_to=cursor_to,
         )
@@ -151,6 +161,7 @@ class LandingWriter:
             if self._part is None:
                 self._part = _Part(self._folder, f"part-{len(self._files):05d}.parquet", self._schema)
             if self._waiting:
+                reach(FaultPoint.LANDING_WRITE_TMP)
                 self._part.write(pa.Table.from_batches(self._waiting, schema=self._schema))
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"{self._uri}: landing failed\n  {redacted(error)}") from None
@@ -163,11 +174,120 @@ class LandingWriter:
             return
         try:
             self._files.append(self._part.close())
+            reach(FaultPoint.LANDING_FSYNC)
             if (folder := local_path(self._uri)) is not None:
                 persist(folder / self._files[-1].name)
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"{self._uri}: landing failed\n  {redacted(error)}") from None
         self._part = None
+
+
+class BatchSink:
+    """Takes the rows of one batch: holds them in memory while they are few, and lands them from then on.
+
+    What is held can be compared with bronze before anything is written, so that a batch which changes nothing costs no
+    file. Use it as a context manager: left with an error, or without :meth:`keep`, it removes what it landed.
+
+    Args:
+        uri: folder of the batch.
+        schema: of the rows.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        storage_options: Mapping[str, str],
+        schema: pa.Schema,
+        batch_id: int,
+        mode: str,
+        held_batch: int,
+    ) -> None:
+        self._uri = uri
+        self._storage_options = storage_options
+        self._schema = schema
+        self._batch_id = batch_id
+        self._mode = mode
+        self._held_batch = held_batch
+        self._batches: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._writer: LandingWriter | None = None
+        self._cursors: dict[str, str | None] = {}
+        self._landed: LandedBatch | None = None
+        self._kept = False
+
+    def __enter__(self) -> BatchSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None and self._landed is None:
+            self._writer.__exit__()
+        elif self._landed is not None and not self._kept:
+            remove_batch(self._uri, storage_options=self._storage_options)
+
+    @property
+    def held(self) -> pa.Table | None:
+        """The whole batch, where it is held in memory."""
+        return None if self._writer is not None else pa.Table.from_batches(self._batches, schema=self._schema)
+
+    @property
+    def landed(self) -> LandedBatch | None:
+        """The landed batch; None where nothing was landed yet."""
+        return self._landed
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows.
+
+        Raises:
+            StorageError: the disk or store refused.
+        """
+        if self._writer is not None:
+            self._writer.write(batch)
+            return
+        self._batches.append(batch)
+        self._bytes += batch.nbytes
+        if self._bytes > HELD_BYTES:
+            self._opened()
+
+    def complete(self, *, cursor_from: str | None, cursor_to: str | None) -> None:
+        """Say that these were all rows; where they are not held, the batch exists in the landing from now on.
+
+        Raises:
+            StorageError: the disk or store refused.
+        """
+        self._cursors = {"cursor_from": cursor_from, "cursor_to": cursor_to}
+        if self._writer is not None:
+            self._landed = self._writer.complete(**self._cursors)
+
+    def land(self) -> LandedBatch:
+        """The batch in the landing, written now where it was held until now.
+
+        Raises:
+            StorageError: the disk or store refused.
+        """
+        if self._landed is None:
+            self._landed = self._opened().complete(**self._cursors)
+        return self._landed
+
+    def keep(self) -> None:
+        """Leave the landed batch where it is."""
+        self._kept = True
+
+    def _opened(self) -> LandingWriter:
+        """The landing, to which the held rows have moved."""
+        if self._writer is None:
+            self._writer = LandingWriter(
+                self._uri,
+                storage_options=self._storage_options,
+                schema=self._schema,
+                batch_id=self._batch_id,
+                mode=self._mode,
+                held_batch=self._held_batch,
+            )
+            for batch in self._batches:
+                self._writer.write(batch)
+            self._batches = []
+        return self._writer
 
 
 def read_batch(uri: str, *, storage_options: Mapping[str, str]) -> LandedBatch | None:
@@ -185,12 +305,28 @@ def read_batch(uri: str, *, storage_options: Mapping[str, str]) -> LandedBatch |
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{uri}/{MANIFEST}: cannot be read\n  {redacted(error)}") from None
     for file in landed.files:
-        if _fingerprint(folder, file.name) != (file.bytes, file.sha256):
+        if (_fingerprint(folder, file.name), _rows(folder, file.name)) != ((file.bytes, file.sha256), file.rows):
             raise StorageError(
-                f"{uri}/{file.name}: not what was landed (expected {file.bytes} bytes, SHA-256 {file.sha256})\n"
-                "  remove the batch's folder and load again"
+                f"{uri}/{file.name}: not what was landed (expected {file.rows} rows in {file.bytes} bytes, "
+                f"SHA-256 {file.sha256})\n  remove the batch's folder and load again"
             )
     return landed
+
+
+def batch_ids(landing: str, *, storage_options: Mapping[str, str]) -> list[int]:
+    """Ids of the batches below the landing folder of a table, whole or not, oldest first.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    import pyarrow.fs
+
+    try:
+        selector = pyarrow.fs.FileSelector("", allow_not_found=True)
+        found = filesystem(landing, storage_options).get_file_info(selector)
+    except OSError as error:
+        raise StorageError(f"{landing}: cannot be listed\n  {redacted(error)}") from None
+    return sorted(int(info.base_name) for info in found if info.base_name.isdecimal())
 
 
 def remove_batch(uri: str, *, storage_options: Mapping[str, str]) -> None:
@@ -201,6 +337,7 @@ def remove_batch(uri: str, *, storage_options: Mapping[str, str]) -> None:
     """
     import pyarrow.fs
 
+    reach(FaultPoint.LANDING_CLEANUP)
     try:
         store = filesystem(uri, storage_options)
         found = store.get_file_info(pyarrow.fs.FileSelector("", allow_not_found=True))
@@ -213,9 +350,12 @@ def remove_batch(uri: str, *, storage_options: Mapping[str, str]) -> None:
 
 
 def _open_folder(uri: str, storage_options: Mapping[str, str]) -> FileSystem:
-    remove_batch(uri, storage_options=storage_options)
+    """A new folder, empty: an id is handed out once, but the control database that counts them may have been lost."""
+    folder = local_path(uri)
+    if folder is None or folder.exists():
+        remove_batch(uri, storage_options=storage_options)
     try:
-        if (folder := local_path(uri)) is not None:
+        if folder is not None:
             folder.mkdir(parents=True)
         return filesystem(uri, storage_options)
     except OSError as error:
@@ -291,6 +431,7 @@ class _Fingerprinted:
 
 def _put_last(folder: FileSystem, uri: str, content: bytes) -> None:
     """Locally a rename makes the manifest appear whole; object stores show an object only once it is whole."""
+    reach(FaultPoint.MANIFEST_WRITE)
     if (local := local_path(uri)) is None:
         with folder.open_output_stream(MANIFEST) as stream:
             stream.write(content)
@@ -298,6 +439,7 @@ def _put_last(folder: FileSystem, uri: str, content: bytes) -> None:
     written = local / f"{MANIFEST}.tmp"
     written.write_bytes(content)
     persist(written)
+    reach(FaultPoint.LANDING_RENAME)
     written.rename(local / MANIFEST)
     persist(local)
 
@@ -314,6 +456,17 @@ def _fingerprint(folder: FileSystem, name: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def _rows(folder: FileSystem, name: str) -> int:
+    import pyarrow.parquet as pq
+
+    try:
+        with folder.open_input_file(name) as stream, pq.ParquetFile(stream) as file:
+            return int(file.metadata.num_rows)
+    except (OSError, pa.ArrowException):
+        # Neither is a number of rows, and the fingerprint tells the same.
+        return -1
+
+
 def _to_json(landed: LandedBatch) -> bytes:
     content = {
         "batch_id": landed.batch_id,
@@ -323,6 +476,7 @@ def _to_json(landed: LandedBatch) -> bytes:
         "files": [asdict(file) for file in landed.files],
         "columns": [{"name": field.name, "type": str(field.type)} for field in landed.schema],
         "arrow_schema": base64.b64encode(landed.schema.serialize().to_pybytes()).decode(),
+        "held_batch": landed.held_batch,
         "cursor_from": landed.cursor_from,
         "cursor_to": landed.cursor_to,
         "complete": True,
@@ -340,6 +494,7 @@ def _from_json(uri: str, content: bytes) -> LandedBatch:
         mode=read["mode"],
         schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(read["arrow_schema"]))),
         files=tuple(LandedFile(**file) for file in read["files"]),
+        held_batch=read["held_batch"],
         cursor_from=read["cursor_from"],
         cursor_to=read["cursor_to"],
     )

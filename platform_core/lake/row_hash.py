@@ -8,6 +8,7 @@ gain nothing but that his own change stays unseen.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-HASH_VERSION = "xxh3-128/1"
+HASH_VERSION = "xxh3-128/2"
 """Recorded on the ``_row_hash`` column of every bronze table; a change of the form below needs a new one."""
+
+HASH_VERSION_KEY = b"edp.row_hash"
+"""Metadata of the column ``_row_hash`` that names the version."""
 
 HASH_COLUMN = "_row_hash"
 HASH_FIELD = pa.field(HASH_COLUMN, pa.binary())
@@ -29,11 +33,13 @@ HASH_FIELD = pa.field(HASH_COLUMN, pa.binary())
 def row_hashes(batch: pa.RecordBatch) -> pa.Array:
     """The hash of each row, as binary of sixteen bytes.
 
-    The hashed form of a row is, for each column in the order of their names, one byte that tells its type (0 for null)
-    and a value of fixed width: integers and floats in 64 bits (every NaN the same, and -0 as 0), dates, timestamps and
-    decimals as they are, all little endian; texts and bytes as their own hash; nested values as the hash of their JSON
-    with sorted keys. So null differs from '', no value runs into its neighbour, and neither the order of the source's
-    columns nor a wider number type changes a hash.
+    The hashed form of a row begins with eight bytes: the sum of a number for each column that is not null there, which
+    comes from the column's name and type. The values of these columns follow in the order of their names, each in eight
+    or sixteen bytes, little endian: booleans, integers, dates and timestamps as integers, floats as doubles (every NaN
+    the same, and -0 as 0), decimals as they are; texts and bytes as their own hash; nested values as the hash of their
+    JSON with sorted keys. So null differs from '', no value is taken for its neighbour's, and a row keeps its hash
+    whatever the order of the source's columns, when a column is added that is null in it, and when an integer or a
+    float gets a wider type.
 
     Args:
         batch: columns in types of the lake.
@@ -43,15 +49,26 @@ def row_hashes(batch: pa.RecordBatch) -> pa.Array:
     rows, names = batch.num_rows, sorted(batch.schema.names)
     columns = {name: _hashable(batch.column(name)) for name in names}
     digests = _xxh3({name: array for name, array in columns.items() if _varies(array.type)})
-    parts = [_column(batch.column(name), _fixed(columns[name], digests.get(name))) for name in names]
-    form = np.zeros((rows, sum(1 + values.shape[1] for _, values in parts)), dtype=np.uint8)
-    at = 0
-    for tags, values in parts:
-        form[:, at] = tags
-        form[:, at + 1 : at + 1 + values.shape[1]] = values
-        at += 1 + values.shape[1]
-    offsets = np.arange(rows + 1, dtype=np.int64) * form.shape[1]
-    whole = pa.Array.from_buffers(pa.large_binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(form)])
+    values = [_words(columns[name], digests.get(name)) for name in names]
+    form = np.empty((rows, 1 + sum(value.shape[1] for value in values)), dtype=np.uint64)
+    form[:, 0] = sum(_number(name, batch.schema.field(name).type) for name in names) % 2**64
+    lengths = np.full(rows, form.shape[1], dtype=np.int64)
+    held: npt.NDArray[np.bool_] | None = None
+    at = 1
+    for name, value in zip(names, values, strict=True):
+        array, end = batch.column(name), at + value.shape[1]
+        form[:, at:end] = value
+        if array.null_count:
+            nulls = array.is_null().to_numpy(zero_copy_only=False)
+            held = np.ones(form.shape, dtype=np.bool_) if held is None else held
+            held[:, at:end] = ~nulls[:, None]
+            form[:, 0] -= nulls * np.uint64(_number(name, array.type))
+            lengths -= nulls * (end - at)
+        at = end
+    offsets = np.zeros(rows + 1, dtype=np.int64)
+    np.cumsum(lengths * form.itemsize, out=offsets[1:])
+    content = np.ascontiguousarray(form if held is None else form[held])
+    whole = pa.Array.from_buffers(pa.large_binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(content)])
     return _xxh3({"row": whole})["row"].cast(pa.binary())
 
 
@@ -87,17 +104,11 @@ def _varies(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_binary(type_))
 
 
-def _column(array: pa.Array, values: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """A column's type bytes and values, both blank where it is null: what lies under a null is undefined in Arrow."""
-    import numpy as np
-
-    tags = np.full(len(array), _tag(array.type), dtype=np.uint8)
-    if array.null_count:
-        nulls = array.is_null().to_numpy(zero_copy_only=False)
-        tags[nulls] = 0
-        values = values.copy()
-        values[nulls] = 0
-    return tags, values
+@lru_cache(maxsize=65_536)
+def _number(name: str, type_: pa.DataType) -> int:
+    """What a column that is not null adds to the head of a row's form."""
+    digest: bytes = _xxh3({"name": pa.array([bytes([_tag(type_)]) + name.encode()], pa.binary())})["name"][0].as_py()
+    return int.from_bytes(digest[:8], "little")
 
 
 def _tag(type_: pa.DataType) -> int:
@@ -116,33 +127,37 @@ def _tag(type_: pa.DataType) -> int:
     return next(tag for check, tag in checks if check(type_))
 
 
-def _fixed(array: pa.Array, digest: pa.Array | None) -> npt.NDArray[np.uint8]:
+def _words(array: pa.Array, digest: pa.Array | None) -> npt.NDArray[np.uint64]:
+    """A column's values in words of eight bytes, one or two a row; where it is null, anything."""
     import numpy as np
 
-    rows = len(array)
     if digest is not None:
-        return _bytes_of(digest.cast(pa.binary(16)), rows)
-    if pa.types.is_boolean(array.type):
-        return _bytes_of(array.cast(pa.uint8()), rows)
-    if pa.types.is_integer(array.type):
-        return _bytes_of(array.cast(pa.int64()), rows)
+        return _lying(digest.cast(pa.binary(16)), np.uint64, 2)
+    if pa.types.is_decimal(array.type):
+        return _lying(array, np.uint64, 2)
     if pa.types.is_floating(array.type):
         numbers = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
         numbers[np.isnan(numbers)] = np.nan
-        form: npt.NDArray[np.uint8] = numbers.view(np.uint8).reshape(rows, 8)
-        return form
-    return _bytes_of(array, rows)
+    elif pa.types.is_boolean(array.type):
+        numbers = _lying(array.cast(pa.uint8()), np.uint8, 1).astype(np.int64)
+    elif array.type.bit_width == 64:
+        numbers = _lying(array, np.int64, 1)
+    else:
+        numbers = _lying(array, np.dtype(f"i{array.type.bit_width // 8}"), 1).astype(np.int64)
+    words: npt.NDArray[np.uint64] = numbers.view(np.uint64).reshape(len(array), 1)
+    return words
 
 
-def _bytes_of(array: pa.Array, rows: int) -> npt.NDArray[np.uint8]:
+def _lying(array: pa.Array, type_: npt.DTypeLike, width: int) -> npt.NDArray[Any]:
+    """The values of an array as they lie in memory, ``width`` of them a row."""
     import numpy as np
 
-    width = array.type.bit_width // 8
     values = array.buffers()[1]
-    if values is None or rows == 0:
-        return np.zeros((rows, width), dtype=np.uint8)
-    lying = np.frombuffer(values, dtype=np.uint8)
-    return lying[array.offset * width : (array.offset + rows) * width].reshape(rows, width)
+    if values is None or len(array) == 0:
+        return np.zeros((len(array), width), dtype=type_)
+    begin = array.offset * width
+    lying: npt.NDArray[Any] = np.frombuffer(values, dtype=type_)[begin : begin + len(array) * width]
+    return lying.reshape(len(array), width)
 
 
 def _xxh3(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:

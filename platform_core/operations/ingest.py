@@ -1,76 +1,40 @@
-"""Load one object of a source into its bronze table: extract, mask, land, apply."""
+"""Load one object of a source into its bronze table, whatever has to be done before and after it."""
 
 from __future__ import annotations
 
 import datetime as dt
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from decimal import Decimal
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from platform_core.errors import LoadError, PlatformError, SchemaError, SourceError, redacted
-from platform_core.lake.bronze import bronze_schema, source_columns
-from platform_core.lake.columns import conform, lake_schema, refuse_drift, refuse_reserved
-from platform_core.lake.delta import batch_of, open_table, table_schema
-from platform_core.lake.landing import LandedBatch, LandingWriter, batch_uri, remove_batch
-from platform_core.lake.prefetch import prefetched
-from platform_core.lake.row_hash import HASH_FIELD, HASH_VERSION, with_hash
-from platform_core.lake.watermark import check_cursor, watermark
+from platform_core.control.loads import StoppedLoad
+from platform_core.errors import LoadError, Overtaken, SchemaError
+from platform_core.lake.delta import file_sizes
+from platform_core.lake.landing import batch_ids, batch_uri, remove_batch
+from platform_core.lake.source_state import read_state
+from platform_core.lake.watermark import watermark
+from platform_core.operations.applying import KEYS, lake_name
+from platform_core.operations.extract import Extract, opened
+from platform_core.operations.key_comparison import COMPARED_AT, is_due, last_compared
+from platform_core.operations.load_result import LoadResult
 from platform_core.operations.masking import Masking, open_masking
 from platform_core.operations.platform import Platform
-from platform_core.plugins.interfaces import BronzeLoad, BronzeOutcome, Cursor, ReadRequest, Source
-from platform_core.plugins.registry import plugin
+from platform_core.operations.reload import Reload, check_reload, cursor_value
+from platform_core.operations.replay import Pending, apply_landed, pending_approval
+from platform_core.operations.stopwatch import Stopwatch
+from platform_core.operations.table_lease import TableLease, leased
+from platform_core.operations.transfer import Transfer
+from platform_core.plugins.interfaces import Cursor
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.ingestion import IngestionSpec, LoadMode
 from platform_core.specs.table import TableRef
 
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
+ATTEMPTS = 3
+"""How often a load begins, where somebody else loads the table each time before it can commit."""
 
-_PROGRESS_SECONDS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadResult:
-    """What a load did; counts are rows.
-
-    Args:
-        batch_id: id of the batch; the next load has it again where this one changed nothing.
-        rows_read: rows that the source handed over.
-        late: rows left out because bronze holds a newer one of the same key.
-        bytes_landed: size of the landed files.
-        bytes_written: size of the files written to bronze.
-        seconds: by phase: extract (waiting for the source, which is read ahead in a thread), mask, land, apply.
-        watermark_from: highest cursor value in bronze before the load; None: none.
-        watermark_to: the same after it.
-        version: Delta version of bronze after the load.
-        committed: whether the load changed bronze.
-        schema: columns of bronze.
-    """
-
-    table: TableRef
-    mode: LoadMode
-    batch_id: int
-    rows_read: int
-    inserted: int
-    updated: int
-    deleted: int
-    unchanged: int
-    late: int
-    bytes_landed: int
-    bytes_written: int
-    seconds: Mapping[str, float]
-    watermark_from: Cursor | None
-    watermark_to: Cursor | None
-    version: int
-    committed: bool
-    schema: pa.Schema
+PHASES = ("lease", "extract", "mask", "land", "apply")
 
 
 def ingest(
@@ -79,266 +43,256 @@ def ingest(
     connection: ConnectionSpec,
     platform: Platform,
     started_at: dt.datetime | None = None,
+    run_id: str | None = None,
+    reload: Reload | None = None,
 ) -> LoadResult:
     """Load one object of a source into its bronze table.
 
     Nothing is applied unless the whole extract was read, and no byte of a masked column reaches a disk unmasked. A load
-    that ended in an error or a crash is repeated from the beginning, with the same effect.
+    that ended in an error or a crash is repeated from the beginning, with the same effect. What was stopped for its
+    deletes and then approved is applied first; where the comparison of keys is due, it follows.
 
     What is read: ``full`` everything; ``incremental`` rows from the watermark on, less the lookback, or everything the
     first time; ``append`` rows above the watermark, or everything the first time. So an append's cursor must grow from
     row to row (an identity, not a date): a row that arrives later with a value at or below the watermark is not
-    read. An append without a cursor loads once; the next load is refused, because it would double every row. Rows
-    whose cursor is null are read by the first load only.
+    read. An append without a cursor loads once, and is refused from then on, because it would double every row; not so
+    where the source keeps state, and knows by itself what is new. Rows whose cursor is null are read by the first load
+    only.
+
+    Timestamps are kept to the microsecond: what is finer is cut. A value that its column's type cannot hold stops the
+    load; the years 1 to 9999 all fit.
 
     Args:
         connection: where the source is.
         started_at: what ``_modified_at`` becomes for the rows that change; None: now.
+        run_id: the Dagster run, for the load log.
+        reload: read again what bronze may hold already.
 
     Raises:
         SourceError: the source cannot be read.
-        SchemaError: its columns are not what was declared, or not those of bronze.
+        SchemaError: its columns are not what was declared, or may not become those of bronze.
         SecretError: a secret of the source or the masking key is missing.
-        LoadError: the load was stopped or cancelled; nothing was applied.
+        DeletesStopped: too many rows would be flagged deleted; it says how to let them pass.
+        LoadError: the load was stopped or cancelled, or somebody else loads the table; nothing was applied.
+        ControlError: the control database cannot be reached; without a lease nothing is loaded.
         StorageError: the lake refused.
     """
-    lake = platform.lake
-    table = open_table(lake.table(spec.ref), storage_options=lake.storage_options)
-    load = _Load(spec, connection, platform, table, started_at or dt.datetime.now(dt.UTC))
-    return load.run()
-
-
-def next_batch(table: DeltaTable | None) -> int:
-    """The id of the next batch of a table; a lease will hand it out once there are leases."""
-    return batch_of(table) + 1
-
-
-class _Stopwatch:
-    """Seconds by phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(("extract", "mask", "land", "apply"), 0.0)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
+    check_reload(spec, reload)
+    attempt = 1
+    while True:
+        load = _Load(
+            spec=spec,
+            connection=connection,
+            platform=platform,
+            started_at=started_at or dt.datetime.now(dt.UTC),
+            run_id=run_id,
+            reload=reload,
+            overtaken=attempt > 1,
+        )
         try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - begin
+            with load.resources:
+                return load.run()
+        except Overtaken as error:
+            if attempt == ATTEMPTS:
+                raise
+            platform.log.warning("%s: overtaken by another load, beginning anew\n%s", spec.ref, error)
+            attempt += 1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Load:
-    """One load under way."""
+    """One load under way, with what comes before and after it; the source is opened once for all of it."""
 
     spec: IngestionSpec
     connection: ConnectionSpec
     platform: Platform
-    table: DeltaTable | None
     started_at: dt.datetime
-    watch: _Stopwatch = field(default_factory=_Stopwatch)
-    rows: int = 0
-    largest: Any = None
+    run_id: str | None
+    reload: Reload | None
+    overtaken: bool
+    resources: ExitStack = field(default_factory=ExitStack)
+    _stopped: StoppedLoad | None = field(default=None, init=False)
 
     def run(self) -> LoadResult:
-        spec, lake = self.spec, self.platform.lake
-        batch_id = next_batch(self.table)
-        mark = self._watermark()
-        self.platform.log.info("%s: loading batch %d (%s) from %s", spec.ref, batch_id, spec.mode, spec.source)
-        uri = batch_uri(lake.landing(spec.ref), batch_id)
-        landed = self._land(uri, batch_id=batch_id, mark=mark)
-        with self.watch.phase("apply"):
-            outcome = self.platform.engine.apply(self._bronze_load(landed))
-        if not outcome.committed:
-            remove_batch(uri, storage_options=lake.storage_options)
-        result = self._result(landed, outcome, mark=mark)
-        self.platform.log.info(
-            "%s: read %d, inserted %d, updated %d, deleted %d, unchanged %d, late %d in %.1f s",
-            *(result.table, result.rows_read, result.inserted, result.updated, result.deleted, result.unchanged),
-            *(result.late, sum(result.seconds.values())),
-        )
+        approved: LoadResult | None = None
+        with self._leased(str(self.spec.mode)) as (lease, watch):
+            self._stopped = self.platform.loads.stopped(self.spec.ref)
+            # Where nothing was ever stopped, nothing can be approved.
+            pending = (
+                None if self._stopped is None else pending_approval(self.spec, platform=self.platform, lease=lease)
+            )
+            if pending is None or pending.landed is None:
+                result = self._load(lease, watch, void=pending)
+            else:
+                approved = apply_landed(self.spec, pending.landed, platform=self.platform, lease=lease, approved=True)
+                self._finish(lease, approved, used_approval=pending.batch_id)
+        if approved is not None:
+            with self._leased(str(self.spec.mode)) as (lease, watch):
+                result = self._load(lease, watch, void=None)
+        return replace(result, approved=approved, keys=self._compare_keys())
+
+    def _load(self, lease: TableLease, watch: Stopwatch, *, void: Pending | None) -> LoadResult:
+        """The load itself."""
+        spec = self.spec
+        if void is not None:
+            self.platform.log.warning("%s: approval of batch %d ends: %s", spec.ref, void.batch_id, void.fault)
+        mark = self._watermark(lease)
+        self.platform.log.info("%s: loading batch %d (%s) from %s", spec.ref, lease.batch_id, spec.mode, spec.source)
+        state = self._state(lease)
+        since, until = self._span(lease, mark)
+        result = Transfer(
+            spec=spec,
+            platform=self.platform,
+            extract=self._extract,
+            lease=lease,
+            masking=self._masking,
+            watch=watch,
+            started_at=self.started_at,
+            mark=mark,
+            since=since,
+            until=until,
+            stateful=self._stateful,
+            state=state,
+            read_state=None if self.reload else state,
+        ).run()
+        self._remove_superfluous(lease)
+        # The first load has read every key there is.
+        compared = self.started_at if lease.table is None else self._compared_at
+        self._finish(lease, result, compared=compared, used_approval=None if void is None else void.batch_id)
         return result
 
-    def _watermark(self) -> Cursor | None:
-        spec, table = self.spec, self.table
+    def _compare_keys(self) -> LoadResult | None:
+        """Find rows that are gone, where that is due."""
+        spec = self.spec
+        forced = self.reload is not None and self.reload.detect_deletes
+        if not forced and not is_due(spec, self._compared_at, now=self.started_at):
+            return None
+        with self._leased(KEYS) as (lease, watch):
+            result = Transfer(
+                spec=spec,
+                platform=self.platform,
+                extract=self._extract,
+                lease=lease,
+                masking=self._masking,
+                watch=watch,
+                started_at=self.started_at,
+                keys_only=True,
+                stateful=self._stateful,
+                state=self._state(lease),
+            ).run()
+            self._remove_superfluous(lease)
+            self._finish(lease, result, compared=self.started_at)
+        return result
+
+    @contextmanager
+    def _leased(self, mode: str) -> Iterator[tuple[TableLease, Stopwatch]]:
+        """The lease, and the watch of what is done under it."""
+        watch = Stopwatch(*PHASES)
+        with ExitStack() as held:
+            with watch.phase("lease"):
+                lease = held.enter_context(
+                    leased(self.spec, platform=self.platform, mode=mode, run_id=self.run_id, past_fence=self.overtaken)
+                )
+            yield lease, watch
+
+    def _finish(
+        self,
+        lease: TableLease,
+        result: LoadResult,
+        *,
+        compared: dt.datetime | None = None,
+        used_approval: int | None = None,
+    ) -> None:
+        figures: dict[str, Any] = result.figures()
+        if compared is not None:
+            figures[COMPARED_AT] = compared.isoformat()
+        lease.ticket.finish(status="succeeded", figures=figures, used_approval=used_approval)
+        self.platform.log.info("%s", result.line())
+
+    @cached_property
+    def _extract(self) -> Extract:
+        return self.resources.enter_context(opened(self.spec, connection=self.connection, platform=self.platform))
+
+    @cached_property
+    def _masking(self) -> Masking:
+        return open_masking(self.spec, secrets=self.platform.secrets)
+
+    @cached_property
+    def _stateful(self) -> bool:
+        return self._extract.source.keeps_state and self.spec.mode is not LoadMode.FULL
+
+    @cached_property
+    def _compared_at(self) -> dt.datetime | None:
+        """When the keys were last compared, before this load."""
+        if self.spec.detect_deletes is None:
+            return None
+        return last_compared(self.platform.loads, self.spec.ref)
+
+    def _watermark(self, lease: TableLease) -> Cursor | None:
+        spec, table = self.spec, lease.table
         if spec.mode is LoadMode.APPEND and spec.lookback:
             raise LoadError(
                 f"{spec.ref}: mode append cannot look back: rows read twice would be there twice\n"
                 "  remove 'lookback', or use mode incremental with a key"
             )
-        if table is None:
+        cursor = lake_name(spec.cursor)
+        if table is None or lease.columns is None:
             return None
-        if spec.cursor is not None:
-            return watermark(table, spec.cursor, storage_options=self.platform.lake.storage_options)
-        if spec.mode is LoadMode.APPEND and table.file_uris():
+        if cursor is not None and cursor in lease.columns.names:
+            return watermark(table, cursor, storage_options=self.platform.lake.storage_options)
+        if spec.mode is not LoadMode.APPEND or not file_sizes(table):
+            return None
+        if cursor is not None:
+            raise SchemaError(
+                f"{spec.ref}: bronze has no column '{cursor}', so nobody can tell which rows it holds\n"
+                f"  columns: {', '.join(lease.columns.names)}\n  load into a new table"
+            )
+        if not self._stateful:
             raise LoadError(
                 f"{spec.ref}: an append without a cursor can be loaded once only: every row would be there twice\n"
                 "  declare 'cursor', a column that grows from row to row, or use mode full with a key"
             )
         return None
 
-    def _land(self, uri: str, *, batch_id: int, mark: Cursor | None) -> LandedBatch:
-        spec = self.spec
-        since = None if mark is None else earlier(mark, spec.lookback, of=spec.ref)
-        with self._opened() as source:
-            request = ReadRequest(
-                object=spec.object,
-                cursor=spec.cursor,
-                since=since,
-                options=type(source).ObjectOptions(**spec.options),
-            )
-            with self.watch.phase("extract"), self._reading():
-                reader = source.read(request)
-            masking, plain, schema = self._schemas(reader.schema)
-            writer = LandingWriter(
-                uri,
-                storage_options=self.platform.lake.storage_options,
-                schema=schema.append(HASH_FIELD),
-                batch_id=batch_id,
-                mode=str(spec.mode),
-            )
-            with writer, prefetched(iter(reader)) as batches:
-                for batch in self._batches(batches):
-                    masked = self._masked(masking, batch, plain=plain, above=mark)
-                    with self.watch.phase("land"):
-                        writer.write(with_hash(masked))
-                self._stop_if_cancelled()
-                with self.watch.phase("land"):
-                    return writer.complete(cursor_from=_text(since), cursor_to=_text(self.largest))
-
-    @contextmanager
-    def _opened(self) -> Iterator[Source]:
-        with self._reading():
-            kind = plugin("source", self.connection.type)
-            source: Source = kind(kind.Options(**self.connection.options), secret=self.platform.secrets.get)
-        try:
-            yield source
-        finally:
-            with self._reading():
-                source.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Errors of the source's own making pass; those of drivers could quote rows."""
-        try:
-            yield
-        except PlatformError:
-            raise
-        except Exception as error:  # noqa: BLE001 - drivers raise what they like
-            raise SourceError(
-                f"{self.spec.ref}: {self.spec.object} cannot be read from {self.connection.name} "
-                f"({self.connection.type})\n  {redacted(error)}"
-            ) from None
-
-    def _schemas(self, given: pa.Schema) -> tuple[Masking, pa.Schema, pa.Schema]:
-        """The masks, and the columns before and after them, in types of the lake."""
-        spec, of = self.spec, str(self.spec.ref)
-        refuse_reserved(given, of=of)
-        self._require_columns(given)
-        existing = None if self.table is None else source_columns(table_schema(self.table))
-        plain = lake_schema(given, of=of, existing=existing)
-        masking = open_masking(spec, secrets=self.platform.secrets)
-        schema = masking.schema(plain)
-        if spec.cursor is not None:
-            check_cursor(schema, spec.cursor, of=of)
-        if existing is not None:
-            refuse_drift(of=of, expected=existing, given=schema)
-        return masking, plain, schema
-
-    def _require_columns(self, given: pa.Schema) -> None:
-        spec = self.spec
-        declared = [*spec.columns, *spec.key, spec.cursor, spec.sequence_by, spec.deleted_flag]
-        if missing := sorted({name for name in declared if name is not None and name not in given.names}):
-            close = [get_close_matches(name, given.names, n=1) for name in missing]
-            raise SchemaError(
-                f"{spec.ref}: {spec.object} has no column {', '.join(missing)}\n  columns: {', '.join(given.names)}"
-                + "".join(f"\n  did you mean '{found[0]}'?" for found in close if found)
-                + (f"\n  declared at {spec.place}" if spec.place else "")
-            )
-
-    def _batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        said = time.monotonic()
-        while True:
-            self._stop_if_cancelled()
-            with self.watch.phase("extract"), self._reading():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            self.rows += batch.num_rows
-            if time.monotonic() - said > _PROGRESS_SECONDS:
-                said = time.monotonic()
-                self.platform.log.info("%s: %d rows read", self.spec.ref, self.rows)
-            yield batch
-
-    def _masked(
-        self, masking: Masking, batch: pa.RecordBatch, *, plain: pa.Schema, above: Cursor | None
-    ) -> pa.RecordBatch:
-        """The batch in types of the lake, masked; of an append only the rows above the watermark."""
-        spec = self.spec
-        with self.watch.phase("mask"):
-            try:
-                conformed = conform(batch, plain)
-            except pa.ArrowException as error:
-                raise SchemaError(
-                    f"{spec.ref}: a value does not fit its column's type in the lake\n  {redacted(error)}"
-                ) from None
-            masked = masking.apply(conformed)
-        if spec.cursor is None:
-            return masked
-        if spec.mode is LoadMode.APPEND and above is not None:
-            values = masked[spec.cursor]
-            masked = masked.filter(pc.greater(values, pa.scalar(above, values.type)))
-        largest = pc.max(masked[spec.cursor]).as_py()
-        if largest is not None and (self.largest is None or largest > self.largest):
-            self.largest = int(largest) if isinstance(largest, Decimal) else largest
-        return masked
-
-    def _stop_if_cancelled(self) -> None:
-        if self.platform.cancelled():
-            raise LoadError(f"{self.spec.ref}: the load was cancelled; nothing was applied")
-
-    def _bronze_load(self, landed: LandedBatch) -> BronzeLoad:
+    def _state(self, lease: TableLease) -> bytes | None:
+        """What the source knew after the batch that bronze holds."""
         spec, lake = self.spec, self.platform.lake
-        return BronzeLoad(
-            table=spec.ref,
-            uri=lake.table(spec.ref),
-            storage_options=lake.storage_options,
-            files=landed.file_uris,
-            schema=landed.schema,
-            batch_id=landed.batch_id,
-            mode=spec.mode,
-            key=spec.key,
-            sequence_by=spec.sequence_column(),
-            deleted_flag=spec.deleted_flag,
-            max_delete_ratio=spec.max_delete_ratio,
-            modified_at=self.started_at,
-            cursor=spec.cursor,
-            metadata={"hash_version": HASH_VERSION, "rows_read": str(self.rows)},
-        )
+        if not self._stateful or lease.table is None:
+            return None
+        folder = lake.source_state(spec.ref)
+        state = read_state(folder, lease.held_batch, storage_options=lake.storage_options)
+        if state is None and spec.mode is LoadMode.APPEND and spec.cursor is None and file_sizes(lease.table):
+            raise LoadError(
+                f"{spec.ref}: what the source remembers of batch {lease.held_batch} is lost, so every row would be "
+                f"there twice\n  looked at {folder}\n  restore it, or load into a new table"
+            )
+        return state
 
-    def _result(self, landed: LandedBatch, outcome: BronzeOutcome, *, mark: Cursor | None) -> LoadResult:
-        spec = self.spec
-        seen = [value for value in (mark, self.largest) if value is not None]
-        return LoadResult(
-            table=spec.ref,
-            mode=spec.mode,
-            batch_id=landed.batch_id,
-            rows_read=self.rows,
-            inserted=outcome.inserted,
-            updated=outcome.updated,
-            deleted=outcome.deleted,
-            unchanged=outcome.unchanged,
-            late=outcome.late,
-            bytes_landed=landed.bytes,
-            bytes_written=outcome.written_bytes,
-            seconds=dict(self.watch.seconds),
-            watermark_from=mark,
-            watermark_to=max(seen) if seen else None,
-            version=outcome.version,
-            committed=outcome.committed,
-            schema=bronze_schema(landed.schema),
+    def _span(self, lease: TableLease, mark: Cursor | None) -> tuple[Cursor | None, Cursor | None]:
+        """Lowest and highest cursor value that are read."""
+        spec, reload = self.spec, self.reload
+        if reload is None:
+            return (None if mark is None else earlier(mark, spec.lookback, of=spec.ref)), None
+        cursor = lake_name(spec.cursor)
+        if cursor is None or not (reload.since or reload.until):
+            return None, None
+        type_ = self._extract.cursor_type()
+        since, until = (
+            None if text is None else cursor_value(text, type_, of=spec.ref) for text in (reload.since, reload.until)
         )
+        return since, until
+
+    def _remove_superfluous(self, lease: TableLease) -> None:
+        """Remove what loads before this one landed and never committed: they were stopped, or killed."""
+        lake = self.platform.lake
+        stopped = self._stopped is not None and self._stopped.batch_id > lease.held_batch
+        if not stopped and not lease.ticket.taken_over:
+            # Listing a folder takes a round trip where it is in an object store.
+            return
+        folder, options = lake.landing(self.spec.ref), lake.storage_options
+        for batch_id in batch_ids(folder, storage_options=options):
+            if lease.held_batch < batch_id < lease.batch_id:
+                remove_batch(batch_uri(folder, batch_id), storage_options=options)
 
 
 def earlier(mark: Cursor, lookback: dt.timedelta, *, of: TableRef) -> Cursor:
@@ -351,17 +305,15 @@ def earlier(mark: Cursor, lookback: dt.timedelta, *, of: TableRef) -> Cursor:
     """
     if not lookback:
         return mark
-    if isinstance(mark, dt.datetime):
-        return mark - lookback
-    if isinstance(mark, dt.date):
-        return mark - dt.timedelta(days=-(-lookback // dt.timedelta(days=1)))
     if isinstance(mark, str):
         raise LoadError(f"{of}: a text cursor cannot look back\n  remove 'lookback', or use a date, time or number")
+    try:
+        if isinstance(mark, dt.datetime):
+            return mark - lookback
+        if isinstance(mark, dt.date):
+            return mark - dt.timedelta(days=-(-lookback // dt.timedelta(days=1)))
+    except OverflowError:
+        # Before the year 1 there is nothing.
+        return type(mark).min.replace(tzinfo=mark.tzinfo) if isinstance(mark, dt.datetime) else dt.date.min
     seconds = lookback.total_seconds()
     return mark - (int(seconds) if isinstance(mark, int) else seconds)
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    return value.isoformat() if isinstance(value, dt.date) else str(value)

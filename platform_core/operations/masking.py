@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from platform_core.errors import LoadError, PlatformError, SchemaError, redacted
+from platform_core.faults import FaultPoint, reach
 from platform_core.plugins.interfaces import Mask, Secret, SecretStore
 from platform_core.plugins.registry import plugin
+from platform_core.secrets.files import MASKING_KEY
 from platform_core.specs.ingestion import IngestionSpec
 from platform_core.specs.table import TableRef
-
-MASKING_KEY = "masking_key"
-"""A workstream's masking key is the secret ``<workstream>/masking_key``."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Masking:
         """Mask one batch.
 
         Raises:
-            LoadError: a mask failed; the message holds no value.
+            LoadError: a mask failed or broke its promise; the message holds no value.
         """
+        reach(FaultPoint.MASK_BATCH)
         arrays = [self._masked(name, batch.column(i)) for i, name in enumerate(batch.schema.names)]
         return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
@@ -60,13 +61,26 @@ class Masking:
             return values
         try:
             masked = mask.apply(values)
+            faithful = _is_faithful(mask, values, masked)
         except PlatformError:
             raise
         except Exception as error:  # noqa: BLE001 - any text of a mask's error may hold the value it met
             raise LoadError(f"{self.table}: the mask of column '{name}' failed\n  {redacted(error)}") from None
-        if len(masked) != len(values) or masked.null_count != values.null_count:
-            raise LoadError(f"{self.table}: the mask of column '{name}' lost or made up values; nothing was applied")
+        if not faithful:
+            raise LoadError(
+                f"{self.table}: the mask of column '{name}' lost or made up values, or changed their type on the way; "
+                "nothing was applied\n  run MaskSuite of platform_core.plugins.testing over it"
+            )
         return masked
+
+
+def _is_faithful(mask: Mask, values: pa.Array, masked: pa.Array) -> bool:
+    """Whether a mask kept its promise: as many values, of the announced type, nulls where nulls were."""
+    if len(masked) != len(values) or masked.type != mask.output_type(values.type):
+        return False
+    were, are = values.is_null(), masked.is_null()
+    kept = pc.or_(pc.invert(were), are) if mask.makes_null else pc.equal(were, are)
+    return bool(pc.all(kept, min_count=0).as_py())
 
 
 def open_masking(spec: IngestionSpec, *, secrets: SecretStore) -> Masking:
@@ -74,7 +88,7 @@ def open_masking(spec: IngestionSpec, *, secrets: SecretStore) -> Masking:
 
     Raises:
         PluginError: a mask is not installed.
-        SecretError: the masking key is missing or too short.
+        SecretError: the masking key is missing, too short or no random one.
     """
     key: Secret | None = None
     masks: dict[str, Mask] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from platform_core.control.loads import Loads, open_loads
 from platform_core.lake.paths import Lake
 from platform_core.plugins.interfaces import Engine, SecretStore
 from platform_core.plugins.registry import plugin
@@ -27,6 +28,7 @@ class Platform:
         lake: where tables live.
         engine: where data work runs.
         secrets: where secret values come from.
+        loads: leases of tables, and the log of their loads.
         state: local folder for this installation's own files (dbt's database file, spill).
         log: where an operation says what it does; texts hold no row values.
         cancelled: true once the run is being cancelled; long operations poll it between batches.
@@ -36,6 +38,7 @@ class Platform:
     lake: Lake
     engine: Engine
     secrets: SecretStore
+    loads: Loads
     state: Path
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("platform_core"))
     cancelled: Callable[[], bool] = _never
@@ -63,6 +66,7 @@ def open_platform(environment: EnvironmentSpec, *, state: Path) -> Platform:
         lake=open_lake(environment.lake, secrets=store),
         engine=engine(engine.Options(**environment.engine.options)),
         secrets=store,
+        loads=open_loads(environment.control, state=state, secrets=store),
         state=state,
     )
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from traceback import walk_tb
+from types import CodeType
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ Function = Callable[[StepContext], Any]
 
 _PLATFORM = Path(__file__).resolve().parents[1]
 
-_SPEAKS_OF_CODE = (AttributeError, ImportError, NameError, NotImplementedError)
+_SPEAKS_OF_CODE = (AttributeError, ImportError, NameError)
 """Exceptions of Python whose text names code, never data."""
 
 _RETURNS = (
@@ -110,13 +111,29 @@ def _errors_of_the_team(*, root: Path, where: str) -> Iterator[None]:
 
 
 def _advice(error: Exception) -> str:
-    return "" if isinstance(error, _SPEAKS_OF_CODE) else "\n  raise a StepError instead where its text may be shown"
+    return "" if _speaks_of_code(error) else "\n  raise a StepError instead where its text may be shown"
 
 
 def _said(error: Exception) -> str:
-    if isinstance(error, _SPEAKS_OF_CODE):
+    if _speaks_of_code(error):
         return f"{type(error).__name__}: {error}"
     return redacted(error)
+
+
+def _speaks_of_code(error: Exception) -> bool:
+    """Whether the text of an error names code; ``getattr`` and ``import_module`` look for names that data may give."""
+    if not isinstance(error, _SPEAKS_OF_CODE):
+        return False
+    name = getattr(error, "name", None)
+    if not isinstance(name, str):
+        return isinstance(error, ImportError)
+    written = {part for frame, _ in walk_tb(error.__traceback__) for part in _names(frame.f_code)}
+    return set(name.split(".")) <= written or name in written
+
+
+def _names(code: CodeType) -> set[str]:
+    names = (*code.co_names, *code.co_varnames, *code.co_freevars)
+    return {part for name in names for part in (name, *name.split("."))}
 
 
 def _at(error: Exception, root: Path | None) -> str:

@@ -17,6 +17,7 @@ from platform_core.specs.ingestion import LoadMode, OnBadKey
 from platform_core.specs.table import TableRef
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from duckdb import DuckDBPyConnection
 
 Cursor = int | float | str | dt.date | dt.datetime
@@ -57,7 +58,10 @@ class SecretStore(ABC):
 
     @abstractmethod
     def get(self, name: str) -> Secret:
-        """The named secret; raise SecretError, which holds the name only and says where the store looked."""
+        """The named secret; raise SecretError, which holds the name only and says where the store looked.
+
+        It is SecretMissing where the store can tell that there is none, and not that it cannot be read.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,8 @@ class ReadRequest:
         parallel: readers that may share the rows; a source that cannot do so reads with one.
         split_by: column by whose ranges parallel readers share the rows.
         state: what :meth:`Source.state` gave after the last load that was committed; None: there was none.
+        mode: mode of the load that reads; None: no load does. A source that keeps state leaves out what it has read
+            before in ``incremental`` and ``append`` without a cursor, and nothing otherwise.
         batch_rows: most rows of one batch.
         options: the object's own options, checked against :attr:`Source.ObjectOptions`.
     """
@@ -89,6 +95,7 @@ class ReadRequest:
     parallel: int = 1
     split_by: str | None = None
     state: bytes | None = field(default=None, repr=False)
+    mode: LoadMode | None = None
     batch_rows: int = 65_536
     options: Any = field(default_factory=NoOptions)
 
@@ -118,6 +125,15 @@ class Source(ABC):
         self.options = options
         self.secret = secret
 
+    @classmethod
+    def check_text(cls, request: ReadRequest) -> None:
+        """Refuse a query or a filter that would not be run, by its text alone; ValueError says what is wrong with it.
+
+        Called while control files are checked, without a connection. A source with a dialect overrides it.
+        """
+        if request.query is not None or request.filter is not None:
+            raise ValueError("this source takes neither query nor filter")
+
     @abstractmethod
     def schema(self, request: ReadRequest) -> pa.Schema:
         """The columns that :meth:`read` would stream, without reading rows where the source allows it."""
@@ -138,6 +154,10 @@ class Source(ABC):
         """
         return None
 
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the last read once its reader is drained: a line each, without a row value."""
+        return ()
+
     def close(self) -> None:
         """Release what :meth:`read` holds; called once, also after an error. Nothing by default."""
         return  # not abstract: most sources hold nothing
@@ -151,6 +171,8 @@ class Mask(ABC):
 
     Options: ClassVar[type[Model]] = NoOptions
     needs_key: ClassVar[bool] = False
+    makes_null: bool = False
+    """Whether a value may become null; else a load checks that none did. An instance may set it by its options."""
 
     def __init__(self, options: Any, *, key: Secret | None) -> None:
         """Keep options and key.
@@ -168,7 +190,10 @@ class Mask(ABC):
 
     @abstractmethod
     def apply(self, values: pa.Array) -> pa.Array:
-        """Mask one column of one batch; the same length, in the same order, nulls where nulls were."""
+        """Mask one column of one batch: the same length, in the same order, the announced type, nulls where nulls were.
+
+        The batch may be a slice or empty, and the same value becomes the same in every batch.
+        """
 
 
 class TableReader(ABC):
@@ -283,6 +308,13 @@ class BronzeLoad:
         keys_only: the files hold the key columns alone, of every row of the source: what bronze holds beyond them is
             flagged deleted, and nothing else happens. Rows that bronze got after ``held_batch`` do not exist by then.
         commit_always: commit the batch id even where no row changed: something outside the table counts on it.
+        rows: the whole batch where it is small enough to be held in memory, as it would be landed; ``files`` is then
+            empty and ``land`` is given. None: the batch lies in ``files``.
+        land: writes ``rows`` to the landing and returns the URIs of its files. The engine calls it once, before it
+            writes or commits anything, and only if there is something to write or commit; a batch that changes
+            nothing is never landed. None where ``files`` hold the batch.
+        handle: the table as it was when the extract began, open, with ``held_batch`` as its newest batch. The engine
+            may go on with it once it has made sure that no version was committed since. None: the engine opens it.
     """
 
     table: TableRef
@@ -307,6 +339,9 @@ class BronzeLoad:
     history_uri: str | None = None
     keys_only: bool = False
     commit_always: bool = False
+    rows: pa.Table | None = field(default=None, repr=False)
+    land: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
+    handle: DeltaTable | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field
 
-from platform_core.errors import SecretError
+from platform_core.errors import SecretMissing
 from platform_core.plugins.interfaces import Secret, SecretStore
 from platform_core.settings import environment_value
 from platform_core.specs.base import Model
@@ -33,7 +33,7 @@ class EnvironmentSecrets(SecretStore):
         variable = self.options.prefix + _OTHER.sub("_", name.upper())
         value = environment_value(variable)
         if not value:
-            raise SecretError(
+            raise SecretMissing(
                 f"secret '{name}' is not set\n  looked at: environment variable {variable}\n"
                 "  set it where this process is started, or choose another secret store in the environment file"
             )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field
 
-from platform_core.errors import SecretError
+from platform_core.errors import SecretError, SecretMissing
 from platform_core.plugins.interfaces import Secret, SecretStore
 from platform_core.specs.base import Model
 
 MASKING_KEY = "masking_key"
 """Name of a workstream's masking key: ``<workstream>/masking_key``."""
+
+PREVIOUS_MASKING_KEY = "masking_key_previous"
+"""Name of the key before it, kept while tables may still hold tokens of it."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEY_BYTES = 32
@@ -60,25 +66,118 @@ def create_masking_key(folder: Path, workstream: str) -> bool:
         SecretError: the folder cannot be written.
     """
     file = folder / workstream / MASKING_KEY
-    written = file.with_name(f".{MASKING_KEY}.{secrets.token_hex(8)}")
     try:
         for missing in (folder, file.parent):
             missing.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(secrets.token_hex(_KEY_BYTES).encode() + b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            # A link, unlike a rename, never replaces what is there.
-            file.hardlink_to(written)
-        except FileExistsError:
-            return False
-        finally:
-            written.unlink()
+        with _new_key(file) as written:
+            return _linked(file, written)
     except OSError as error:
         raise SecretError(f"the masking key of '{workstream}' cannot be made in {folder}: {error.strerror}") from None
+
+
+def rotate_masking_key(folder: Path, workstream: str) -> None:
+    """Put a new masking key in the place of a workstream's, which becomes the previous one.
+
+    Loads that are under way end with the key they began with. A process that is killed in here leaves the old key in
+    its place, or the new one with the old one kept.
+
+    Args:
+        folder: the folder of :class:`FileSecrets`.
+
+    Raises:
+        SecretError: there is no key yet, the previous one is still kept, or the folder cannot be written.
+    """
+    file = folder / workstream / MASKING_KEY
+    previous = file.with_name(PREVIOUS_MASKING_KEY)
+    FileSecrets(FileOptions(path=str(folder))).get(f"{workstream}/{MASKING_KEY}")
+    try:
+        with _alone(file.parent):
+            # Both are one file where an earlier rotation was killed half-way.
+            if previous.exists() and not previous.samefile(file):
+                raise SecretError(
+                    f"the previous masking key of '{workstream}' is still kept: {previous}\n"
+                    "  tables may hold tokens of it; reload them, then run "
+                    f"`edp keys retire {workstream}` and rotate again"
+                )
+            if not previous.exists():
+                previous.hardlink_to(file)
+            with _new_key(file) as written:
+                written.rename(file)
+            _flush(file.parent)
+    except OSError as error:
+        raise SecretError(
+            f"the masking key of '{workstream}' cannot be rotated in {folder}: {error.strerror}"
+        ) from None
+
+
+def retire_masking_key(folder: Path, workstream: str) -> bool:
+    """Remove the previous masking key of a workstream; from then on nobody can tell whose its tokens were.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        SecretError: the folder cannot be written, or the current key is that file still.
+    """
+    file = folder / workstream / MASKING_KEY
+    previous = file.with_name(PREVIOUS_MASKING_KEY)
+    try:
+        with _alone(file.parent):
+            if not previous.exists():
+                return False
+            if file.exists() and previous.samefile(file):
+                raise SecretError(
+                    f"the rotation of the masking key of '{workstream}' was cut off\n"
+                    f"  run `edp keys rotate {workstream}` again first"
+                )
+            previous.unlink()
+            _flush(file.parent)
+    except OSError as error:
+        raise SecretError(f"{previous} cannot be removed: {error.strerror}") from None
     return True
+
+
+def _linked(file: Path, to: Path) -> bool:
+    """Give a file a second name, unless that is taken: a link, unlike a rename, never replaces what is there."""
+    try:
+        file.hardlink_to(to)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _new_key(beside: Path) -> Iterator[Path]:
+    """A new file with a random key, of mode 0600, that is gone after the block unless it was moved."""
+    written = beside.with_name(f".{MASKING_KEY}.{secrets.token_hex(8)}")
+    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(secrets.token_hex(_KEY_BYTES).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield written
+    finally:
+        written.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; another process waits."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(file: Path, name: str) -> bytes:
@@ -87,7 +186,7 @@ def _read(file: Path, name: str) -> bytes:
             raise SecretError(f"secret '{name}': {file.parent} is a symbolic link\n  put a folder in its place")
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise SecretError(
+        raise SecretMissing(
             f"secret '{name}' is missing\n  looked at: {file}\n"
             "  write its value into that file, of mode 0600; masking keys are made by `edp setup`"
         ) from None

@@ -32,7 +32,12 @@ def names(stream: TextStream, options: FileOptions, *, where: str) -> list[str]:
         )
     if not options.header:
         return list(options.columns)
-    found = _open(pa.BufferReader(start), options, {}, where=where, partial=True).schema.names
+    try:
+        found = _open(pa.BufferReader(start), options, {}, None, where=where).schema.names
+    except UnicodeDecodeError:
+        raise SourceError(
+            f"{where}: the header is not {options.encoding}\n  set 'encoding' in the table's options"
+        ) from None
     doubled = sorted({name for name in found if found.count(name) > 1})
     if doubled or "" in found:
         what = f"names column '{doubled[0]}' twice" if doubled else "has a column without a name"
@@ -40,9 +45,33 @@ def names(stream: TextStream, options: FileOptions, *, where: str) -> list[str]:
     return list(found)
 
 
-def batches(stream: TextStream, options: FileOptions, types: Mapping[str, pa.DataType], *, where: str) -> Batches:
-    """The rows of a file, only the columns named in ``types``, in that order."""
-    reader = _open(stream, options, types, where=where)
+class BadRows:
+    """Rows of one file with more or fewer values than there are columns."""
+
+    def __init__(self, options: FileOptions) -> None:
+        self._most = options.most_bad_rows if options.on_bad_row == "skip" else 0
+        self.count = 0
+
+    def met(self, _: csv.InvalidRow) -> str:
+        """What pyarrow is to do with a further one."""
+        self.count += 1
+        return "skip" if self.count <= self._most else "error"
+
+    @property
+    def too_many(self) -> bool:
+        """Whether there were more than may be left out, where any may be."""
+        return 0 < self._most < self.count
+
+
+def batches(
+    stream: TextStream, options: FileOptions, types: Mapping[str, pa.DataType], *, bad: BadRows, where: str
+) -> Batches:
+    """The rows of a file, only the columns named in ``types``, in that order.
+
+    Args:
+        bad: counts the rows that are left out.
+    """
+    reader = _open(stream, options, types, bad, where=where)
     read = 0
     while True:
         try:
@@ -50,7 +79,7 @@ def batches(stream: TextStream, options: FileOptions, types: Mapping[str, pa.Dat
         except StopIteration:
             return
         except (pa.ArrowException, ValueError) as error:
-            raise _malformed(error, options, list(types), where) from None
+            raise _malformed(error, options, list(types), bad, where) from None
         arrays = []
         for name, type_ in types.items():
             try:
@@ -66,16 +95,10 @@ def _open(
     source: pa.NativeFile | TextStream,
     options: FileOptions,
     types: Mapping[str, pa.DataType],
+    bad: BadRows | None,
     *,
     where: str,
-    partial: bool = False,
 ) -> csv.CSVStreamingReader:
-    faults: list[csv.InvalidRow] = []
-
-    def keep(row: csv.InvalidRow) -> str:
-        faults.append(row)
-        return "skip" if partial else "error"
-
     try:
         return csv.open_csv(
             source,
@@ -88,11 +111,11 @@ def _open(
                 delimiter=options.delimiter,
                 quote_char=options.quote or False,
                 newlines_in_values=options.quote is not None,
-                invalid_row_handler=keep,
+                invalid_row_handler=bad.met if bad else lambda _: "skip",
             ),
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(types, pa.string()),
-                check_utf8=not partial,
+                check_utf8=bad is not None,
                 include_columns=list(types) or None,
                 null_values=list(options.null_values),
                 strings_can_be_null=True,
@@ -100,11 +123,18 @@ def _open(
             ),
         )
     except (pa.ArrowException, ValueError) as error:
-        raise _malformed(error, options, list(types), where) from None
+        raise _malformed(error, options, list(types), bad, where) from None
 
 
-def _malformed(error: Exception, options: FileOptions, selected: list[str], where: str) -> SourceError:
+def _malformed(
+    error: Exception, options: FileOptions, selected: list[str], bad: BadRows | None, where: str
+) -> SourceError:
     """What is wrong with a file, by place only: the parser's own text quotes the row."""
+    if bad is not None and bad.too_many:
+        return SourceError(
+            f"{where}: more than {options.most_bad_rows:,} rows have more or fewer values than columns\n"
+            "  correct the file, check 'delimiter' and 'quote', or set 'most_bad_rows' in the table's options"
+        )
     text = str(error)
     row, column = _ROW.search(text), _COLUMN.search(text)
     place = f", row {int(row[1]):,}" if row else ""

@@ -1,31 +1,39 @@
-"""Streams CSV, Parquet and JSON lines files from a folder or any fsspec URL."""
+"""Streams CSV, JSON, Parquet and Excel files from a folder or any fsspec URL, each content once where wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import datetime as dt
+import functools
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest, Secret, Source
-from platform_core.sources import delimited, json_lines, parquet_files
+from platform_core.sources import file_formats
+from platform_core.sources.delimited import BadRows
+from platform_core.sources.file_content import FileContent
+from platform_core.sources.file_ledger import Ledger
 from platform_core.sources.file_options import FileOptions, FilesOptions
+from platform_core.sources.file_selection import Choice, settled
 from platform_core.sources.naming import check_columns, known
 from platform_core.sources.storage import Storage, StoredFile
-from platform_core.sources.streaming import Batches, Stream, Streams, from_cursor, shaped, since_scalar
-from platform_core.sources.text_stream import TextStream
+from platform_core.sources.streaming import (
+    Batches,
+    Stream,
+    Streams,
+    from_cursor,
+    shaped,
+    since_scalar,
+    until_scalar,
+)
 from platform_core.sources.types import parse_type
+from platform_core.specs.ingestion import LoadMode
 
-_FORMATS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
+_MODIFIED = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True)
@@ -33,120 +41,264 @@ class _Plan:
     """What one read goes through.
 
     Args:
+        files: those to be read, by name.
+        listed: names of all files that match.
         types: Arrow type by column of the files.
-        complete: whether ``types`` names every column that the files have.
+        known: the names that objects of JSON may have; None: any.
+        choice: where files are loaded once: decides which are; None: all files are read.
+        notes: what is to be said of the read.
     """
 
     storage: Storage
     files: tuple[StoredFile, ...]
+    listed: tuple[str, ...]
     format: str
     options: FileOptions
     types: Mapping[str, pa.DataType]
-    complete: bool
+    known: Collection[str] | None
+    choice: Choice | None
     where: str
+    notes: list[str] = field(default_factory=list)
 
     @property
     def schema(self) -> pa.Schema:
         fields = list(self.types.items())
         if self.options.file_column:
             fields.append((self.options.file_column, pa.string()))
+        if self.options.modified_column:
+            fields.append((self.options.modified_column, _MODIFIED))
         return pa.schema(fields)
+
+    def content(self, file: StoredFile) -> FileContent:
+        return FileContent(self.storage, file, options=self.options, hashed=self.choice is not None, where=self.where)
 
 
 class FilesSource(Source):
-    """Files below one root; an object is a glob, and all files that match are one table."""
+    """Files below one root; an object is a glob, and all files that match are one table.
+
+    In modes ``incremental`` and ``append`` without a cursor each content is loaded once, by a ledger that is the
+    source's state. Otherwise every read goes through all files.
+    """
 
     Options = FilesOptions
     ObjectOptions = FileOptions
     kind = "file"
+    keeps_state = True
 
     def __init__(self, options: FilesOptions, *, secret: Callable[[str], Secret]) -> None:
         super().__init__(options, secret=secret)
         self._streams = Streams()
-        self._keys: dict[tuple[tuple[StoredFile, ...], str], tuple[str, ...]] = {}
+        self._lock = threading.Lock()
+        self._storage: Storage | None = None
+        self._keys: dict[tuple[StoredFile, str, str | None], tuple[str, ...]] = {}
+        self._settled: set[StoredFile] = set()
+        self._state: bytes | None = None
+        self._notes: tuple[str, ...] = ()
 
     def schema(self, request: ReadRequest) -> pa.Schema:
-        """The columns of the first file by name; of JSON lines, the keys of all files."""
-        schema = self._plan(request).schema
-        return _selected(schema, request)
+        """The columns of the first file by name; of JSON, the keys of all files."""
+        return _selected(self._plan(request).schema, request)
 
     def read(self, request: ReadRequest) -> pa.RecordBatchReader:
         """Stream the rows, file by file in the order of their names."""
         plan = self._plan(request)
         schema = _selected(plan.schema, request)
-        needed = {*schema.names, *filter(None, [request.cursor])}
-        batches: Iterator[pa.RecordBatch] = _rows(plan, needed, request.batch_rows)
-        if request.since is not None:
-            if request.cursor is None:
-                raise ValueError("since needs cursor")
-            since = since_scalar(request, plan.schema.field(request.cursor).type, where=plan.where)
-            batches = from_cursor(batches, cursor=request.cursor, since=since)
+        batches: Iterator[pa.RecordBatch] = self._rows(plan, request, schema)
+        if request.cursor is not None:
+            type_ = plan.schema.field(request.cursor).type
+            since = since_scalar(request, type_, where=plan.where)
+            until = until_scalar(request, type_, where=plan.where)
+            batches = from_cursor(batches, cursor=request.cursor, since=since, until=until)
+        elif request.since is not None or request.until is not None:
+            raise ValueError("since and until need cursor")
         shaped_batches = shaped(batches, schema=schema, batch_rows=request.batch_rows)
         return self._streams.reader(schema, Stream(shaped_batches, resources=ExitStack(), where=plan.where))
 
+    def state(self) -> bytes | None:
+        """The ledger, with the files of the last drained read; None where files are not loaded once."""
+        return self._state
+
+    def notes(self) -> tuple[str, ...]:
+        """What the last drained read has left out."""
+        return self._notes
+
     def close(self) -> None:
-        """Close the files of unfinished reads."""
+        """Close the files of unfinished reads, and the connection."""
         self._streams.close()
+        with self._lock:
+            storage, self._storage = self._storage, None
+        if storage is not None:
+            storage.close()
 
     def _plan(self, request: ReadRequest) -> _Plan:
         where = f"files '{request.object}'"
+        if request.query is not None or request.filter is not None:
+            raise SourceError(f"{where}: files know no SQL, so they take neither 'query' nor 'filter'")
         options = request.options if isinstance(request.options, FileOptions) else FileOptions()
-        storage = Storage(self.options.root, self.options.storage_options, secret=self.secret)
-        files = tuple(storage.list(request.object, where=where))
-        format_ = _format(files, options, where)
-        if options.delimiter == "," and all(file.extension == ".tsv" for file in files):
-            options = options.model_copy(update={"delimiter": "\t"})
+        storage = self._opened()
+        choice = _choice(request, options, where)
+        notes: list[str] = []
+        listed = storage.list(request.object, partial=options.partial_names, where=where)
+        if not listed and (choice is None or choice.ledger.schema is None):
+            raise storage.nothing_found(where=where)
+        files = [file for file in listed if choice is None or not choice.ledger.is_unchanged(file)]
+        files = self._complete(files, request, options, choice, storage, notes, where)
+        files = _within(files, request, options, where)
         declared = {name: parse_type(text) for name, text in options.columns.items()}
-        types, complete = self._types(storage, files, format_, options, declared, request, where)
-        names = [*types, *filter(None, [options.file_column])]
-        if options.file_column in types:
+        format_ = file_formats.format_of(files, options, where=where) if files else ""
+        if options.delimiter == "," and files and all(file.extension == ".tsv" for file in files):
+            options = options.model_copy(update={"delimiter": "\t"})
+        plan = _Plan(
+            storage, tuple(files), tuple(file.name for file in listed), format_, options, {}, None, choice, where, notes
+        )
+        types, known_names = self._types(plan, declared, request)
+        for name in options.added_columns:
+            if name in types:
+                raise SourceError(f"{where}: the files have a column '{name}' of their own: rename the added one")
+        asked = [*(request.columns or ()), *declared, *filter(None, [request.cursor])]
+        check_columns(asked, [*types, *options.added_columns], where=where)
+        return _Plan(storage, plan.files, plan.listed, format_, options, types, known_names, choice, where, notes)
+
+    def _opened(self) -> Storage:
+        with self._lock:
+            if self._storage is None:
+                self._storage = Storage(self.options.root, self.options.storage_options, secret=self.secret)
+            return self._storage
+
+    def _complete(
+        self,
+        files: list[StoredFile],
+        request: ReadRequest,
+        options: FileOptions,
+        choice: Choice | None,
+        storage: Storage,
+        notes: list[str],
+        where: str,
+    ) -> list[StoredFile]:
+        """The files that nobody is still writing; others are left for the next load where that does no harm."""
+        settle = self.options.settle if self.options.settle is not None else storage.settles
+        looked_at = [file for file in files if file not in self._settled]
+        complete, writing = settled(
+            looked_at,
+            settle=settle,
+            same_clock=storage.same_clock,
+            look_again=lambda: storage.list(request.object, partial=options.partial_names, where=where),
+        )
+        if writing and (choice is None or choice.everything or request.state is None):
             raise SourceError(
-                f"{where}: the files have a column '{options.file_column}' of their own: rename file_column"
+                f"{where}: file '{writing[0].name}' is still being written\n  load again once it is complete"
             )
-        check_columns([*(request.columns or ()), *declared, *filter(None, [request.cursor])], names, where=where)
-        return _Plan(storage, files, format_, options, types, complete, where)
+        if writing:
+            notes.append(f"{len(writing):,} files left for the next load: they are still being written")
+        gone = {*looked_at} - {*complete}
+        self._settled.update(complete)
+        return [file for file in files if file not in gone]
 
     def _types(
-        self,
-        storage: Storage,
-        files: tuple[StoredFile, ...],
-        format_: str,
-        options: FileOptions,
-        declared: Mapping[str, pa.DataType],
-        request: ReadRequest,
-        where: str,
-    ) -> tuple[dict[str, pa.DataType], bool]:
-        """Type by column, and whether these are all columns of the files."""
-        first = files[0]
-        if format_ == "parquet":
-            with closing(storage.open(first, where=where)) as file:
-                found = parquet_files.schema(file, where=_file(where, first))
-            return {field.name: declared.get(field.name, field.type) for field in found}, True
-        if format_ == "csv":
-            with closing(_text(storage, first, format_, options, where)) as stream:
-                names = delimited.names(stream, options, where=_file(where, first))
-            return {name: declared.get(name, pa.string()) for name in names}, True
-        asked = {*(request.columns or ()), *filter(None, [request.cursor])} - {options.file_column}
-        if request.columns is not None and asked <= declared.keys():
-            # What is asked for is declared: no need to look for further keys first.
-            return dict(declared), False
-        keys = dict.fromkeys([*declared, *self._json_keys(storage, files, options, where)])
-        if not keys:
-            raise SourceError(f"{where}: the files hold no object, so no columns are known\n  declare 'columns'")
-        return {name: declared.get(name, pa.string()) for name in keys}, True
+        self, plan: _Plan, declared: Mapping[str, pa.DataType], request: ReadRequest
+    ) -> tuple[dict[str, pa.DataType], Collection[str] | None]:
+        """Type by column, and the names that objects of JSON may have; None: any."""
+        options, where = plan.options, plan.where
+        if not plan.files:
+            saved = plan.choice.ledger.schema if plan.choice is not None else None
+            found = {field.name: field.type for field in saved} if saved is not None else {}
+            return {name: declared.get(name, type_) for name, type_ in found.items()}, None
+        if plan.format in file_formats.KEYED:
+            asked = {*(request.columns or ()), *filter(None, [request.cursor])} - {*options.added_columns}
+            if options.undeclared != "read":
+                return dict(declared), declared if options.undeclared == "refuse" else None
+            if request.columns is not None and asked <= declared.keys():
+                # What is asked for is declared: no need to look for further keys first.
+                return dict(declared), None
+            keys = dict.fromkeys([*declared, *(key for file in plan.files for key in self._found_keys(plan, file))])
+            if not keys:
+                raise SourceError(f"{where}: the files hold no object, so no columns are known\n  declare 'columns'")
+            return {name: declared.get(name, pa.string()) for name in keys}, keys
+        found = {}
+        for file in plan.files if options.differing_columns == "fill" else plan.files[:1]:
+            with closing(plan.content(file)) as content:
+                for name, type_ in file_formats.found_columns(content, plan.format, options).items():
+                    found.setdefault(name, type_)
+        if options.undeclared == "refuse" and (more := [name for name in found if name not in declared]):
+            raise SourceError(
+                f"{where}: column '{more[0]}' is not declared\n{known('columns', more[0], declared)}\n"
+                "  declare its type under 'columns', or set 'undeclared' to read or ignore"
+            )
+        if options.undeclared == "ignore":
+            found = {name: type_ for name, type_ in found.items() if name in declared}
+        return {name: declared.get(name, type_) for name, type_ in found.items()}, None
 
-    def _json_keys(
-        self, storage: Storage, files: tuple[StoredFile, ...], options: FileOptions, where: str
-    ) -> tuple[str, ...]:
-        """Keys of all objects of all files; as this takes reading them, it is done once for the same files."""
-        same = (files, options.encoding)
-        if same not in self._keys:
-            keys: dict[str, None] = {}
-            for file in files:
-                with closing(_text(storage, file, "jsonl", options, where)) as stream:
-                    keys.update(dict.fromkeys(json_lines.keys(stream, options, where=_file(where, file))))
-            self._keys[same] = tuple(keys)
-        return self._keys[same]
+    def _found_keys(self, plan: _Plan, file: StoredFile) -> tuple[str, ...]:
+        """Keys of all objects of a file; as this takes reading it, it is done once for the same file."""
+        key = (file, plan.options.encoding, plan.options.records_at)
+        if (keys := self._keys.get(key)) is None:
+            with closing(plan.content(file)) as content:
+                keys = tuple(file_formats.found_columns(content, plan.format, plan.options))
+            self._keys[key] = keys
+        return keys
+
+    def _rows(self, plan: _Plan, request: ReadRequest, schema: pa.Schema) -> Batches:
+        """The rows of all files, and then what is to be remembered of them."""
+        needed = {*schema.names, *filter(None, [request.cursor])}
+        wanted = file_formats.Wanted(
+            types={name: type_ for name, type_ in plan.types.items() if name in needed} or _any(plan.types),
+            known=plan.known,
+            check=lambda names, where: _check_same(names, plan, where),
+            batch_rows=request.batch_rows,
+        )
+        choice, bad_rows = plan.choice, 0
+        for file in plan.files:
+            with closing(plan.content(file)) as content:
+                if choice is not None and not choice.wants(content, fresh=functools.partial(plan.content, file)):
+                    continue
+                bad = BadRows(plan.options)
+                for batch in file_formats.rows(content, plan.format, plan.options, wanted, bad=bad):
+                    yield _with_added(batch, file, plan)
+                digest = content.digest() if choice is not None else ""
+                content.check_unchanged()
+                if choice is not None:
+                    choice.ledger.add(file, digest)
+                bad_rows += bad.count
+        if choice is not None:
+            choice.ledger.describe(pa.schema([*plan.types.items()]))
+            if plan.options.forget_gone:
+                choice.ledger.keep_only(plan.listed)
+            plan.notes.extend(choice.notes())
+        if bad_rows:
+            plan.notes.append(f"{bad_rows:,} rows left out: they have more or fewer values than there are columns")
+        self._state = choice.ledger.state() if choice is not None else None
+        self._notes = tuple(plan.notes)
+
+
+def _choice(request: ReadRequest, options: FileOptions, where: str) -> Choice | None:
+    """By what files are loaded once; None where nothing is remembered: in mode full, and with a cursor."""
+    if request.cursor is not None or request.mode is LoadMode.FULL:
+        return None
+    if request.mode is None:
+        # No load reads, so that nothing is left out; what was read is remembered all the same.
+        return Choice(Ledger(None, where=where), options, reload=True, everything=True)
+    replaced = options.replaced or ("reload" if request.mode is LoadMode.INCREMENTAL else "refuse")
+    return Choice(Ledger(request.state, where=where), options, reload=replaced == "reload")
+
+
+def _within(files: list[StoredFile], request: ReadRequest, options: FileOptions, where: str) -> list[StoredFile]:
+    """The files that can hold rows within the bounds, where the cursor is a column of the files' own kind."""
+    if request.cursor is None or request.cursor not in options.added_columns:
+        return files
+    values: dict[StoredFile, str | dt.datetime | None] = {
+        file: file.name if request.cursor == options.file_column else file.modified for file in files
+    }
+    type_ = pa.string() if request.cursor == options.file_column else _MODIFIED
+    since = since_scalar(request, type_, where=where)
+    until = until_scalar(request, type_, where=where)
+    lowest, highest = (bound.as_py() if bound is not None else None for bound in (since, until))
+    inside = [
+        file
+        for file, value in values.items()
+        if value is None or ((lowest is None or value >= lowest) and (highest is None or value <= highest))
+    ]
+    # One file at least tells the columns.
+    return inside or files[:1]
 
 
 def _selected(schema: pa.Schema, request: ReadRequest) -> pa.Schema:
@@ -155,73 +307,40 @@ def _selected(schema: pa.Schema, request: ReadRequest) -> pa.Schema:
     return pa.schema([schema.field(name) for name in request.columns])
 
 
-def _format(files: tuple[StoredFile, ...], options: FileOptions, where: str) -> str:
-    if options.format:
-        return options.format
-    formats = {_FORMATS.get(file.extension): file.name for file in reversed(files)}
-    if len(formats) == 1 and (format_ := next(iter(formats))):
-        return format_
-    if None in formats:
-        raise SourceError(
-            f"{where}: the extension of '{formats[None]}' tells no format\n"
-            f"  set 'format' in the table's options: csv, parquet or jsonl; known extensions: {', '.join(_FORMATS)}"
-        )
-    raise SourceError(
-        f"{where}: the files have different formats: {', '.join(sorted(formats.values()))}\n"
-        "  give each format a table of its own"
-    )
+def _any(types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
+    return dict([*types.items()][:1])
 
 
-def _rows(plan: _Plan, needed: set[str], batch_rows: int) -> Batches:
-    types = {name: type_ for name, type_ in plan.types.items() if name in needed}
-    for file in plan.files:
-        for batch in _file_rows(plan, file, types, batch_rows):
-            if plan.options.file_column:
-                values = pa.repeat(pa.scalar(file.name, pa.string()), batch.num_rows)
-                batch = batch.append_column(plan.options.file_column, values)
-            yield batch
-        plan.storage.check_unchanged(file, where=plan.where)
-
-
-def _file_rows(plan: _Plan, file: StoredFile, types: Mapping[str, pa.DataType], batch_rows: int) -> Batches:
-    where = _file(plan.where, file)
-    if plan.format == "parquet":
-        declared = {name: type_ for name, type_ in types.items() if name in plan.options.columns}
-        with closing(plan.storage.open(file, where=plan.where)) as opened:
-            _check_same(parquet_files.schema(opened, where=where).names, plan, where)
-            yield from parquet_files.batches(opened, types, declared=declared, batch_rows=batch_rows, where=where)
-        return
-    with closing(_text(plan.storage, file, plan.format, plan.options, plan.where)) as stream:
-        if plan.format == "csv":
-            _check_same(delimited.names(stream, plan.options, where=where), plan, where)
-            yield from delimited.batches(stream, plan.options, types, where=where)
-        else:
-            known_keys = {*plan.types} if plan.complete else None
-            yield from json_lines.batches(
-                stream, plan.options, types, known=known_keys, batch_rows=batch_rows, where=where
-            )
-
-
-def _check_same(names: list[str], plan: _Plan, where: str) -> None:
-    """Raise SourceError unless the file has the columns of the first one, in any order."""
-    for name in plan.types:
-        if name not in names:
+def _with_added(batch: pa.RecordBatch, file: StoredFile, plan: _Plan) -> pa.RecordBatch:
+    options = plan.options
+    if options.file_column:
+        values = pa.repeat(pa.scalar(file.name, pa.string()), batch.num_rows)
+        batch = batch.append_column(options.file_column, values)
+    if options.modified_column:
+        if file.modified is None:
             raise SourceError(
-                f"{where}: column '{name}' is missing, which '{plan.files[0].name}' has\n"
-                f"{known('columns', name, names)}"
+                f"{plan.where}: the storage does not say when '{file.name}' was written\n  remove 'modified_column'"
             )
+        values = pa.repeat(pa.scalar(file.modified, _MODIFIED), batch.num_rows)
+        batch = batch.append_column(options.modified_column, values)
+    return batch
+
+
+def _check_same(names: Collection[str], plan: _Plan, where: str) -> None:
+    """Raise SourceError unless the file has the columns of the first one, in any order."""
+    if plan.options.differing_columns == "refuse":
+        for name in plan.types:
+            if name not in names:
+                raise SourceError(
+                    f"{where}: column '{name}' is missing, which '{plan.files[0].name}' has\n"
+                    f"{known('columns', name, names)}"
+                )
+    if plan.options.undeclared == "ignore":
+        return
     for name in names:
         if name not in plan.types:
             raise SourceError(
                 f"{where}: column '{name}' is new, '{plan.files[0].name}' has none of that name\n"
-                f"{known('columns', name, plan.types)}\n  give files of another shape a table of their own"
+                f"{known('columns', name, plan.types)}\n"
+                "  give files of another shape a table of their own, or set 'differing_columns: fill'"
             )
-
-
-def _text(storage: Storage, file: StoredFile, format_: str, options: FileOptions, where: str) -> TextStream:
-    quote = options.quote if format_ == "csv" else None
-    return TextStream(storage.open(file, where=where), encoding=options.encoding, quote=quote, where=_file(where, file))
-
-
-def _file(where: str, file: StoredFile) -> str:
-    return f"{where}: file '{file.name}'"

@@ -1,65 +1,52 @@
-"""Streams PostgreSQL tables and views as Arrow, by ADBC's binary COPY, each read in one snapshot."""
+"""Streams PostgreSQL tables, views and queries as Arrow, by ADBC's binary COPY, each read in one snapshot."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
-from sqlglot import exp, select
+import pyarrow.compute as pc
+from sqlglot import exp
 
-from platform_core.errors import PluginError, SourceError
+from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest, Secret, Source
-from platform_core.sources.naming import check_columns, known, split_object, table
-from platform_core.sources.postgres_types import Column, column_of, sql_type
-from platform_core.sources.streaming import Batches, Stream, Streams, shaped, since_scalar
+from platform_core.sources.naming import check_columns, identifier, split_object, table
+from platform_core.sources.naming import column as column_node
+from platform_core.sources.postgres_catalog import (
+    DIALECT,
+    Announced,
+    largest_part,
+    limits,
+    prepared_schema,
+    query_columns,
+    table_columns,
+    unknown_table,
+)
+from platform_core.sources.postgres_session import PostgresOptions, Session, exported, session
+from platform_core.sources.postgres_types import Column, column_of, split_value, sql_type
+from platform_core.sources.side_by_side import side_by_side
+from platform_core.sources.statement import Range, check_query, placed, select_statement, split_ranges
+from platform_core.sources.streaming import Batches, Stream, Streams, shaped, since_scalar, until_scalar
 from platform_core.sources.types import TypedOptions, UnfitError, parse_type, type_name, unfit
-from platform_core.specs.base import Model, SecretRef
-
-if TYPE_CHECKING:
-    from adbc_driver_manager.dbapi import Connection as DriverConnection
-    from adbc_driver_manager.dbapi import Cursor as DriverCursor
 
 BATCH_BYTES = 8 * 1024 * 1024
 """About how many bytes the driver gathers before it hands out a batch."""
 
-_SINCE = "edp.since"
-_SESSION = {"TimeZone": "UTC", "DateStyle": "ISO", "IntervalStyle": "iso_8601", "extra_float_digits": "1"}
-_STATE = re.compile(r"SQLSTATE: ([0-9A-Z]{5})")
-
-
-class PostgresOptions(Model):
-    """How a PostgreSQL database is reached."""
-
-    host: str
-    port: int = Field(default=5432, ge=1, le=65535)
-    database: str
-    user: str
-    password: SecretRef | None = Field(default=None, description="Written as {secret: <workstream>/<name>}.")
-    default_schema: str = Field(default="public", alias="schema", description="Schema of objects written without one.")
-    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    sslrootcert: str | None = Field(default=None, description="File of the certificates that sslmode verify-* trusts.")
-    connect_timeout: int = Field(default=10, ge=2, description="Seconds to wait for the connection.")
-
-
-@dataclass(frozen=True)
-class _Table:
-    schema: str
-    name: str
-    columns: tuple[Column, ...]
+_RANGES_A_READER = 4
+_LEAST_PAGES = 1_000
 
 
 class PostgresSource(Source):
-    """Tables and views of one PostgreSQL database."""
+    """Tables, views and queries of one PostgreSQL database."""
 
     Options = PostgresOptions
     ObjectOptions = TypedOptions
     kind = "postgresql"
+    dialect = DIALECT
 
     def __init__(self, options: PostgresOptions, *, secret: Callable[[str], Secret]) -> None:
         super().__init__(options, secret=secret)
@@ -67,27 +54,39 @@ class PostgresSource(Source):
 
     def schema(self, request: ReadRequest) -> pa.Schema:
         """The columns with the types in which they are read."""
-        with self._transaction(request) as (_, cursor):
-            return _schema(_chosen(self._table(cursor, request), request))
+        where = _where(request)
+        with placed(where), session(self.options, secret=self.secret, where=where) as first:
+            return _schema(self._wanted(first, request).chosen)
 
     def read(self, request: ReadRequest) -> pa.RecordBatchReader:
-        """Stream the rows as of one moment (repeatable read, read only)."""
+        """Stream the rows as of one moment (repeatable read, read only), whatever the number of readers."""
         where = _where(request)
         with ExitStack() as opening:
-            connection, cursor = opening.enter_context(self._transaction(request))
-            found = self._table(cursor, request)
-            columns = _chosen(found, request)
-            statement = _statement(cursor, found, columns, request)
-            with _errors(where):
-                cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
-                cursor.execute(statement)
-                reader = cursor.fetch_record_batch()
-            schema = _schema(columns)
+            first = opening.enter_context(session(self.options, secret=self.secret, where=where))
+            with placed(where):
+                wanted = self._wanted(first, request)
+            shares = _shares(first, wanted)
+            sessions = [first]
+            if len(shares) > 1 and request.parallel > 1:
+                snapshot = exported(first)
+                sessions += [
+                    opening.enter_context(session(self.options, secret=self.secret, where=where, snapshot=snapshot))
+                    for _ in range(min(request.parallel, len(shares)) - 1)
+                ]
+            waiting = _Shares(shares)
+            readers = [_rows(reader, wanted, waiting) for reader in sessions]
+
+            def stop() -> None:
+                for reader in sessions:
+                    reader.interrupt()
+
+            batches = readers[0] if len(readers) == 1 else side_by_side(readers, interrupt=stop)
+            schema = _schema(wanted.chosen)
             stream = Stream(
-                shaped(_rows(reader, columns, where), schema=schema, batch_rows=request.batch_rows),
+                shaped(batches, schema=schema, batch_rows=request.batch_rows),
                 resources=opening.pop_all(),
                 where=where,
-                interrupt=connection.adbc_cancel,
+                interrupt=stop,
             )
         return self._streams.reader(schema, stream)
 
@@ -95,248 +94,227 @@ class PostgresSource(Source):
         """Close the connections of unfinished reads."""
         self._streams.close()
 
-    @contextmanager
-    def _transaction(self, request: ReadRequest) -> Iterator[tuple[DriverConnection, DriverCursor]]:
-        dbapi = _driver()
-        options: PostgresOptions = self.options
-        where = _where(request)
-        password = self.secret(options.password.secret).reveal().decode() if options.password else None
-        try:
-            connection = dbapi.connect(_connection_text(options, password))
-        except dbapi.Error as error:
-            told = str(error).partition("Failed to connect:")[2].split("\n")[0].strip() or type(error).__name__
-            if password:
-                told = told.replace(password, "***")
-            raise SourceError(
-                f"{where}: cannot connect to database '{options.database}' at {options.host}:{options.port} "
-                f"as '{options.user}'\n  the server or driver says: {told}\n"
-                "  check host, port, database, user, password and sslmode of the connection"
-            ) from None
-        # The cursor is closed before its connection: the other way round the driver refuses.
-        with closing(connection), closing(connection.cursor()) as cursor:
-            with _errors(where):
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                for name, value in _SESSION.items():
-                    _fetch(cursor, "SELECT set_config($1, $2, true)", name, value)
-            yield connection, cursor
-
-    def _table(self, cursor: DriverCursor, request: ReadRequest) -> _Table:
-        where = _where(request)
-        given, name = split_object(request.object, where="postgres")
-        schema = given or self.options.default_schema
-        with _errors(where):
-            rows = _fetch(cursor, _COLUMNS, schema, name)
-        if not rows:
-            with _errors(where):
-                tables = [f"{found_schema}.{found}" for found_schema, found in _fetch(cursor, _TABLES)]
-            raise SourceError(
-                f"{where}: database '{self.options.database}' has no table or view '{schema}.{name}' "
-                f"that '{self.options.user}' can see\n{known('tables', f'{schema}.{name}', tables)}"
-            )
+    def _wanted(self, asked: Session, request: ReadRequest) -> _Wanted:
         options = request.options if isinstance(request.options, TypedOptions) else TypedOptions()
-        names = [str(row[0]) for row in rows]
-        wanted = names if request.columns is None else request.columns
-        check_columns([*wanted, *options.columns, *filter(None, [request.cursor])], names, where=where)
-        needed = {*wanted, *filter(None, [request.cursor])}
-        columns = tuple(
-            column_of(
-                column_name,
-                type_,
-                modifier=int(modifier),
-                category=category,
-                declared=parse_type(options.columns[column_name]) if column_name in options.columns else None,
-                where=where,
-            )
-            for column_name, type_, modifier, category in rows
-            if column_name in needed
+        schema = name = None
+        if request.query is None:
+            given, name = split_object(request.object, where="postgres")
+            schema = given or str(self.options.default_schema)
+            announced = table_columns(asked, schema, name)
+            if not announced:
+                raise unknown_table(asked, schema, name, database=self.options.database, user=self.options.user)
+        else:
+            announced = query_columns(asked, request.query)
+        names = [column.name for column in announced]
+        chosen = names if request.columns is None else request.columns
+        besides = [*filter(None, [request.cursor, request.split_by])]
+        check_columns([*chosen, *options.columns, *besides], names, where=asked.where)
+        columns = {
+            column.name: _column(column, options, asked.where)
+            for column in announced
+            if column.name in {*chosen, *besides}
+        }
+        wanted = _Wanted(
+            request, schema, name, columns, tuple(columns[column] for column in chosen), _bounds(request, columns)
         )
-        return _Table(schema, name, columns)
+        if request.filter is not None:
+            # Understood before anything is run, so that the server's own words about it may pass.
+            prepared_schema(asked, wanted.statement(asked, _Share()))
+        return wanted
 
 
-def _driver() -> ModuleType:
-    try:
-        from adbc_driver_postgresql import dbapi
-    except ImportError as error:
-        raise PluginError(
-            f"source 'postgres' needs the package adbc-driver-postgresql, which cannot be imported ({error.name})\n"
-            "  install it: pip install 'edp-platform-core[postgres]'"
-        ) from None
-    module: ModuleType = dbapi
-    return module
+@dataclass(frozen=True)
+class _Share:
+    """What one statement of several reads: pages of the table, or a range of a column's values; or everything."""
+
+    pages: tuple[int, int | None] | None = None
+    part: Range | None = None
 
 
-def _connection_text(options: PostgresOptions, password: str | None) -> str:
-    """libpq's keyword form; it exists in memory only."""
-    given = {
-        "host": options.host,
-        "port": str(options.port),
-        "dbname": options.database,
-        "user": options.user,
-        "password": password,
-        "sslmode": options.sslmode,
-        "sslrootcert": options.sslrootcert,
-        "connect_timeout": str(options.connect_timeout),
-        "application_name": "edp",
-    }
-    return " ".join(
-        "{}='{}'".format(name, value.replace("\\", "\\\\").replace("'", "\\'"))
-        for name, value in given.items()
-        if value is not None
-    )
+@dataclass(frozen=True)
+class _Wanted:
+    """What a request asks for, found at the server.
+
+    Args:
+        schema: of the table; None for a query.
+        name: of the table; None for a query.
+        columns: by name: those to be read, the cursor, and the one to split by.
+        chosen: the columns to be read, in their order.
+        bounds: since and until as text, as far as they are there.
+    """
+
+    request: ReadRequest
+    schema: str | None
+    name: str | None
+    columns: dict[str, Column]
+    chosen: tuple[Column, ...]
+    bounds: tuple[str, ...]
+
+    @property
+    def source(self) -> exp.Table | None:
+        """The table; None for a query."""
+        return None if self.name is None else table(self.schema, self.name)
+
+    def statement(self, asked: Session, share: _Share) -> str:
+        """The SELECT of one share.
+
+        COPY takes no parameters, and without COPY the driver holds the whole result in memory. So values go to the
+        server as parameters of settings that live for this transaction, and the SELECT reads them from there.
+        """
+        request = self.request
+        cursor = self.columns[request.cursor] if request.cursor else None
+        split = self.columns[request.split_by] if request.split_by else None
+        types = [sql_type(cursor) if cursor else None] * len(self.bounds)
+        types += [split.source_type if split else None] * 2
+        flattened = [column.flattened for column in self.chosen if column.flattened is not None]
+        statement = select_statement(
+            request,
+            dialect=DIALECT,
+            table=self.source,
+            columns=[
+                *(exp.alias_(column.expression, column.name, quoted=True) for column in self.chosen),
+                *(exp.alias_(check, f"edp_check_{number}", quoted=True) for number, check in enumerate(flattened)),
+            ],
+            placeholder=lambda number: _setting(number, types[number - 1] or "text"),
+            where=None if share.pages is None else _within_pages(*share.pages),
+            cursor=cursor.ordered if cursor else None,
+            split=None if split is None else column_node(split.name),
+            part=share.part,
+        )
+        texts = [*self.bounds, *(str(value) for value in statement.parameters[len(self.bounds) :])]
+        for number, text in enumerate(texts, start=1):
+            asked.set(f"edp.value_{number}", text)
+        return statement.sql
 
 
-_COLUMNS = """
-WITH RECURSIVE base(attnum, type, modifier) AS (
-    SELECT a.attnum, a.atttypid, a.atttypmod
-    FROM pg_catalog.pg_attribute a
-    JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-        AND a.attnum > 0 AND NOT a.attisdropped
-    UNION ALL
-    SELECT b.attnum, t.typbasetype, t.typtypmod
-    FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
-)
-SELECT a.attname::text, t.typname::text, b.modifier, t.typcategory::text
-FROM base b
-JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype <> 'd'
-JOIN pg_catalog.pg_attribute a ON a.attnum = b.attnum
-JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-ORDER BY b.attnum
-"""
-_TABLES = """
-SELECT n.nspname::text, c.relname::text
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-    AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg_toast%'
-ORDER BY 1, 2 LIMIT 5000
-"""
+class _Shares:
+    """Shares that wait for a reader; several readers take from it."""
+
+    def __init__(self, shares: Sequence[_Share]) -> None:
+        self._waiting = deque(shares)
+        self._lock = threading.Lock()
+
+    def take(self) -> _Share | None:
+        """The next one; None: there is none left."""
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
 
 
 def _where(request: ReadRequest) -> str:
-    return f"postgres table '{request.object}'"
+    return f"postgres {'query' if request.query else 'table'} '{request.object}'"
 
 
-def _fetch(cursor: DriverCursor, statement: str, *parameters: str) -> list[tuple[Any, ...]]:
-    cursor.execute(statement, parameters or None)
-    rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows
+def _column(announced: Announced, options: TypedOptions, where: str) -> Column:
+    declared = options.columns.get(announced.name)
+    return column_of(announced, declared=parse_type(declared) if declared else None, where=where)
 
 
-def _chosen(found: _Table, request: ReadRequest) -> tuple[Column, ...]:
-    if request.columns is None:
-        return found.columns
-    by_name = {column.name: column for column in found.columns}
-    return tuple(by_name[name] for name in request.columns)
-
-
-def _schema(columns: tuple[Column, ...]) -> pa.Schema:
+def _schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([(column.name, column.type) for column in columns])
 
 
-def _statement(cursor: DriverCursor, found: _Table, columns: tuple[Column, ...], request: ReadRequest) -> str:
-    """The SELECT.
+def _bounds(request: ReadRequest, columns: dict[str, Column]) -> tuple[str, ...]:
+    """Since and until as text that the server casts to the cursor's type."""
+    if request.since is None and request.until is None:
+        return ()
+    if request.cursor is None:
+        raise ValueError("since and until need cursor")
+    where, cursor = _where(request), columns[request.cursor]
+    if sql_type(cursor) is None:
+        raise SourceError(
+            f"{where}: column '{request.cursor}' of type {type_name(cursor.type)} cannot be a cursor\n"
+            "  a cursor is a number, a text, a date or a time"
+        )
+    scalars = (bound(request, cursor.type, where=where) for bound in (since_scalar, until_scalar))
+    values = [scalar.as_py() for scalar in scalars if scalar is not None]
+    return tuple(value.isoformat() if hasattr(value, "isoformat") else str(value) for value in values)
 
-    COPY takes no parameters, and without COPY the driver holds the whole result in memory. So `since` goes to the
-    server as the parameter of a setting that lives for this transaction, and the SELECT reads it from there.
+
+def _setting(number: int, type_: str) -> exp.Expression:
+    asked = exp.Anonymous(this="current_setting", expressions=[exp.Literal.string(f"edp.value_{number}")])
+    return exp.cast(asked, type_, dialect=DIALECT)
+
+
+def _within_pages(first: int, end: int | None) -> exp.Expression:
+    place = exp.Column(this=identifier("ctid"))
+    within: exp.Expression = exp.GTE(this=place.copy(), expression=_place(first))
+    return within if end is None else exp.and_(within, exp.LT(this=place.copy(), expression=_place(end)))
+
+
+def _place(page: int) -> exp.Expression:
+    type_ = exp.DataType.build("tid", dialect=DIALECT, udt=True)
+    return exp.Cast(this=exp.Literal.string(f"({page},0)"), to=type_)
+
+
+def _shares(first: Session, wanted: _Wanted) -> list[_Share]:
+    """How the rows are shared out; one share for everything where there is one reader, or no way to share.
+
+    A table goes by its pages: that needs no column, reads each page once and in order, and holds whatever the keys
+    look like. There are more shares than readers, so that one with many deleted rows does not keep the others waiting.
     """
-    query = select(*(exp.alias_(column.expression, column.name, quoted=True) for column in columns))
-    query = query.from_(table(found.schema, found.name))
-    if request.since is not None:
-        if request.cursor is None:
-            raise ValueError("since needs cursor")
-        where = _where(request)
-        cursor_column = next(column for column in found.columns if column.name == request.cursor)
-        since = since_scalar(request, cursor_column.type, where=where)
-        type_text = sql_type(cursor_column)
-        if type_text is None or since is None:
-            raise SourceError(
-                f"{where}: column '{request.cursor}' of type {type_name(cursor_column.type)} cannot be a cursor\n"
-                "  a cursor is a number, a text, a date or a time"
-            )
-        value = since.as_py()
-        with _errors(where):
-            text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-            _fetch(cursor, "SELECT set_config($1, $2, true)", _SINCE, text)
-        setting = exp.Anonymous(this="current_setting", expressions=[exp.Literal.string(_SINCE)])
-        bound = exp.cast(setting, type_text, dialect="postgres")
-        query = query.where(exp.GTE(this=cursor_column.ordered, expression=bound))
-    return str(query.sql(dialect="postgres"))
+    request = wanted.request
+    if request.parallel == 1:
+        return [_Share()]
+    if wanted.schema is not None and wanted.name is not None:
+        pages = largest_part(first, wanted.schema, wanted.name)
+        if pages is not None:
+            count = max(1, min(request.parallel * _RANGES_A_READER, pages // _LEAST_PAGES))
+            starts = [pages * number // count for number in range(count)]
+            ends = [*starts[1:], None]
+            return [_Share(pages=place) for place in zip(starts, ends, strict=True)] if count > 1 else [_Share()]
+    column = wanted.columns[request.split_by] if request.split_by else None
+    if column is None or not column.splits:
+        return [_Share()]
+    source = wanted.source or check_query(request.query or "", dialect=DIALECT).subquery(identifier("edp_rows"))
+    *texts, nullable = limits(first, source, column_node(column.name))
+    low, high = (None if text is None else split_value(column, text) for text in texts)
+    # No more than readers: without an index the server computes everything for each.
+    parts = split_ranges(low, high, request.parallel, nullable=nullable)
+    return [_Share(part=part) for part in parts]
 
 
-def _rows(reader: pa.RecordBatchReader, columns: tuple[Column, ...], where: str) -> Batches:
+def _rows(asked: Session, wanted: _Wanted, shares: _Shares) -> Batches:
+    columns = wanted.chosen
+    checked = [column for column in columns if column.flattened is not None]
     schema = _schema(columns)
     read = 0
-    while True:
-        with _errors(where):
-            try:
-                batch = reader.read_next_batch()
-            except StopIteration:
-                return
-        arrays = []
-        for index, column in enumerate(columns):
-            try:
-                arrays.append(column.arrow(batch.column(index)))
-            except UnfitError as error:
-                rows = (read + 1, read + batch.num_rows)
-                raise unfit(where, column=column.name, type_=column.type, count=error.count, rows=rows) from None
-        yield pa.record_batch(arrays, schema=schema)
-        read += batch.num_rows
+    while (share := shares.take()) is not None:
+        statement = wanted.statement(asked, share)
+        with asked.asking():
+            hint = {"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
+            asked.cursor.adbc_statement.set_options(**hint)
+            asked.cursor.execute(statement)
+            reader = asked.cursor.fetch_record_batch()
+        while (batch := _next(asked, reader, columns)) is not None:
+            for position, column in enumerate(checked, start=len(columns)):
+                if pc.any(batch.column(position)).as_py():
+                    raise SourceError(
+                        f"{asked.where}: column '{column.name}' holds an array of several dimensions, and the lake has "
+                        "lists\n  name its type under the table's options, which gives JSON: "
+                        f"columns: {{{column.name}: text}}"
+                    )
+            arrays = []
+            for index, column in enumerate(columns):
+                try:
+                    arrays.append(column.arrow(batch.column(index)))
+                except UnfitError as error:
+                    between = (read + 1, read + batch.num_rows)
+                    raise unfit(
+                        asked.where, column=column.name, type_=column.type, count=error.count, rows=between
+                    ) from None
+            yield pa.record_batch(arrays, schema=schema)
+            read += batch.num_rows
 
 
-@contextmanager
-def _errors(where: str) -> Iterator[None]:
-    """The driver's errors by class and SQLSTATE only: their texts hold the statement, and may hold row values."""
-    import adbc_driver_manager
-
+def _next(asked: Session, reader: pa.RecordBatchReader, columns: Sequence[Column]) -> pa.RecordBatch | None:
     try:
-        yield
-    except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
-        found = getattr(error, "sqlstate", None) or "".join(_STATE.findall(str(error))[:1])
-        meaning = _MEANINGS.get(found) or _MEANINGS.get(found[:2]) or _streaming_fault(str(error))
+        with asked.asking():
+            return next(reader, None)
+    except SourceError as error:
+        scaled = [column.name for column in columns if column.scaled]
+        if "cannot convert" not in str(error) or not scaled:
+            raise
         raise SourceError(
-            f"{where}: the read failed: {meaning} ({type(error).__name__}{', SQLSTATE ' + found if found else ''})\n"
-            "  the server's log has the full message"
+            f"{error}\n  one of the columns {', '.join(scaled)} holds NaN or infinity, which decimals have not\n"
+            "  correct it, or name its type under the table's options: columns: {<column>: text}"
         ) from None
-
-
-def _streaming_fault(text: str) -> str:
-    """What went wrong while rows came in: then the driver passes on the server's words without SQLSTATE.
-
-    Of those words only ones pass that are the same for every row.
-    """
-    if "ERROR:" not in text:
-        return "the connection broke, or the server went away"
-    told = next((words for words in _HARMLESS if words in text), None)
-    return f"the server says: {told}" if told else "the server met a row that it cannot give"
-
-
-_HARMLESS = (
-    "canceling statement due to conflict with recovery",
-    "canceling statement due to statement timeout",
-    "canceling statement due to user request",
-    "cannot convert NaN",
-    "cannot convert infinity",
-    "division by zero",
-    "invalid input syntax",
-    "out of range",
-    "permission denied",
-    "read-only transaction",
-    "terminating connection",
-)
-_MEANINGS = {
-    "42501": "the user has no SELECT privilege on it; grant it",
-    "57014": "the query was cancelled",
-    "57P01": "the server was shut down or the connection ended by an administrator",
-    "08": "the connection broke",
-    "0A": "a value (such as NaN) cannot be a number of that type",
-    "22": "a value does not fit its type, or a view could not compute it",
-    "40": "the server ended the transaction; try again",
-    "42": "the table has changed while it was read, or the view is broken",
-    "53": "the server lacks memory, disk or connections",
-    "57": "the server stopped the query",
-    "58": "the server has a disk or system error",
-    "XX": "the server has an internal error",
-}

@@ -1,4 +1,4 @@
-"""Streams tables and views of a SQLite file, typed by the declared column types.
+"""Streams tables, views and queries of a SQLite file, typed by the declared column types.
 
 SQLite lets any value into any column. The ADBC driver therefore guesses each type from the first rows and fails
 when a later one differs, and it knows no dates or decimals; so this source reads by the standard library and
@@ -7,51 +7,39 @@ holds every value to the column's declaration.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
-import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pydantic import Field, field_validator
-from sqlglot import exp, select
+from sqlglot import exp
 
 from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest, Secret, Source
 from platform_core.sources.naming import check_columns, column, known, split_object, table
-from platform_core.sources.streaming import Batches, Stream, Streams, from_cursor, shaped, since_scalar
-from platform_core.sources.types import (
-    KNOWN_TYPES,
-    UNBOUNDED_DECIMAL,
-    TypedOptions,
-    UnfitError,
-    convert,
-    parse_type,
-    unfit,
+from platform_core.sources.sqlite_values import array_of, declared_type
+from platform_core.sources.statement import Statement, check_filter, check_query, placed, select_statement, written
+from platform_core.sources.streaming import (
+    Batches,
+    Stream,
+    Streams,
+    from_cursor,
+    shaped,
+    since_scalar,
+    until_scalar,
 )
+from platform_core.sources.types import TypedOptions, UnfitError, parse_type, unfit
 from platform_core.specs.base import Model
 
 _BUSY_SECONDS = 30
-_DECLARED = re.compile(r"([^()]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?\s*([^()]*)")
-_NAMED = {
-    **dict.fromkeys(("BOOL", "BOOLEAN"), pa.bool_()),
-    "DATE": pa.date32(),
-    **dict.fromkeys(("DATETIME", "TIMESTAMP", "TIMESTAMP WITHOUT TIME ZONE"), pa.timestamp("us")),
-    **dict.fromkeys(("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE", "DATETIMEOFFSET"), pa.timestamp("us", tz="UTC")),
-    **dict.fromkeys(("TIME", "STRING", "JSON", "UUID", "XML"), pa.string()),
-}
-_DECIMALS = ("NUMERIC", "DECIMAL", "DEC", "NUMBER")
-_AFFINITIES = (
-    (("INT",), pa.int64()),
-    (("CHAR", "CLOB", "TEXT"), pa.string()),
-    (("BLOB",), pa.binary()),
-    (("REAL", "FLOA", "DOUB"), pa.float64()),
-)
+_DIALECT = "sqlite"
+_QUERY = "edp_query"
+_AFTER_EVERY_DATE = ":"
 
 
 class SqliteOptions(Model):
@@ -75,11 +63,12 @@ class _Column:
 
 
 class SqliteSource(Source):
-    """Tables and views of one SQLite file."""
+    """Tables, views and queries of one SQLite file, read by one reader: SQLite gains nothing from several."""
 
     Options = SqliteOptions
     ObjectOptions = TypedOptions
     kind = "sqlite"
+    dialect = "sqlite"
 
     def __init__(self, options: SqliteOptions, *, secret: Callable[[str], Secret]) -> None:
         super().__init__(options, secret=secret)
@@ -87,21 +76,22 @@ class SqliteSource(Source):
 
     def schema(self, request: ReadRequest) -> pa.Schema:
         """The columns with their declared types."""
-        with closing(self._connect(request)) as connection:
+        with placed(_where(request)), closing(self._connect(request)) as connection:
             return _schema(_selected(self._columns(connection, request), request))
 
     def read(self, request: ReadRequest) -> pa.RecordBatchReader:
         """Stream the rows as of one moment; values that do not fit their declared type stop the read."""
         where = _where(request)
-        with ExitStack() as opening:
+        with placed(where), ExitStack() as opening:
             connection = opening.enter_context(closing(self._connect(request)))
             columns = self._columns(connection, request)
             selected = _selected(columns, request)
-            since = _since(columns, request)
-            read = [*selected, *(c for c in columns if since and c.name == request.cursor and c not in selected)]
-            batches: Iterator[pa.RecordBatch] = _rows(connection, request, columns=read, since=since)
-            if since is not None and request.cursor is not None:
-                batches = from_cursor(batches, cursor=request.cursor, since=since)
+            between = _between(columns, request)
+            bounded = request.cursor is not None and any(bound is not None for bound in between)
+            read = [*selected, *(c for c in columns if bounded and c.name == request.cursor and c not in selected)]
+            batches: Iterator[pa.RecordBatch] = _rows(connection, request, columns=read, between=between)
+            if bounded and request.cursor is not None:
+                batches = from_cursor(batches, cursor=request.cursor, since=between[0], until=between[1])
             schema = _schema(selected)
             stream = Stream(
                 shaped(batches, schema=schema, batch_rows=request.batch_rows),
@@ -132,6 +122,14 @@ class SqliteSource(Source):
             )
             with ExitStack() as opening:
                 opening.enter_context(closing(connection))
+                # Rows that are sorted would lie on a disk before they are masked.
+                connection.execute("PRAGMA temp_store = MEMORY")
+                if request.query is not None:
+                    # A view of this session alone, in memory: SQLite tells the declared types of views, not of queries.
+                    query = check_query(request.query, dialect=_DIALECT)
+                    view = exp.Create(this=table("temp", _QUERY), kind="VIEW", expression=query)
+                    connection.execute(written(view, dialect=_DIALECT))
+                connection.execute("PRAGMA query_only = ON")
                 connection.execute("BEGIN")
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
                 opening.pop_all()
@@ -139,8 +137,8 @@ class SqliteSource(Source):
 
     def _columns(self, connection: sqlite3.Connection, request: ReadRequest) -> list[_Column]:
         where = _where(request)
-        schema, name = split_object(request.object, where="sqlite")
-        with _errors(where, Path(self.options.path)):
+        schema, name = _table_name(request)
+        with _errors(where, Path(self.options.path), understanding=request.query is not None):
             found = connection.execute(
                 "SELECT name, type FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1 ORDER BY cid",
                 (name, schema or "main"),
@@ -158,17 +156,31 @@ class SqliteSource(Source):
         wanted = names if request.columns is None else request.columns
         check_columns([*wanted, *declared, *filter(None, [request.cursor])], names, where=where)
         needed = {*wanted, *filter(None, [request.cursor])}
+        if request.filter is not None:
+            _check_filter_names(request.filter, names, where=where)
         return [
             _Column(name, declared[name], parse_type(declared[name]))
             if name in declared
-            else _Column(name, type_text, _declared_type(name, type_text, where))
+            else _Column(name, type_text, declared_type(name, type_text, where=where))
             for name, type_text in found
             if name in needed
         ]
 
 
 def _where(request: ReadRequest) -> str:
-    return f"sqlite table '{request.object}'"
+    return f"sqlite {'query' if request.query else 'table'} '{request.object}'"
+
+
+def _table_name(request: ReadRequest) -> tuple[str | None, str]:
+    return ("temp", _QUERY) if request.query is not None else split_object(request.object, where="sqlite")
+
+
+def _check_filter_names(filter_: str, names: list[str], *, where: str) -> None:
+    """SQLite takes an unknown name in double quotes for a text, and the filter would be false without a word."""
+    folded = {name.casefold() for name in names} | {"rowid"}
+    for found in check_filter(filter_, dialect=_DIALECT).find_all(exp.Column):
+        if found.name.casefold() not in folded:
+            check_columns([found.name], names, where=f"{where}: the filter:")
 
 
 def _options(request: ReadRequest) -> TypedOptions:
@@ -186,69 +198,82 @@ def _schema(columns: list[_Column]) -> pa.Schema:
     return pa.schema([(column.name, column.type) for column in columns])
 
 
-def _declared_type(name: str, declared: str, where: str) -> pa.DataType:
-    match = _DECLARED.fullmatch(" ".join(declared.upper().split()))
-    if match:
-        base = f"{match[1]} {match[4]}".strip()
-        if base in _NAMED:
-            return _NAMED[base]
-        if base in _DECIMALS:
-            if match[2] is None:
-                return UNBOUNDED_DECIMAL
-            precision, scale = int(match[2]), int(match[3] or 0)
-            if 1 <= precision <= 38 and scale <= precision:
-                return pa.decimal128(precision, scale)
-        for parts, type_ in _AFFINITIES:
-            if any(part in base for part in parts):
-                return type_
-    given = f"declared type '{declared}', which stands for no type of the lake" if declared else "no declared type"
-    raise SourceError(
-        f"{where}: column '{name}' has {given}\n"
-        f"  name its type under the table's options: columns: {{{name}: text}}\n"
-        f"  known types: {KNOWN_TYPES}"
-    )
-
-
-def _since(columns: list[_Column], request: ReadRequest) -> pa.Scalar | None:
-    if request.since is None:
-        return None
+def _between(columns: list[_Column], request: ReadRequest) -> tuple[pa.Scalar | None, pa.Scalar | None]:
+    if request.since is None and request.until is None:
+        return None, None
     if request.cursor is None:
-        raise ValueError("since needs cursor")
-    type_ = next(column.type for column in columns if column.name == request.cursor)
-    return since_scalar(request, type_, where=_where(request))
+        raise ValueError("since and until need cursor")
+    type_, where = next(column.type for column in columns if column.name == request.cursor), _where(request)
+    return since_scalar(request, type_, where=where), until_scalar(request, type_, where=where)
 
 
-def _query(request: ReadRequest, columns: list[_Column], since: pa.Scalar | None) -> tuple[str, tuple[Any, ...]]:
-    """The statement and its parameters; it may give rows before ``since``, but never leaves one out."""
-    schema, name = split_object(request.object, where="sqlite")
-    query = select(*(column(c.name) for c in columns)).from_(table(schema, name))
-    if since is None or pa.types.is_decimal(since.type) or request.cursor is None:
-        return query.sql(dialect="sqlite"), ()
-    cursor = column(request.cursor)
-    value = since.as_py()
-    bound = exp.GTE(this=cursor, expression=exp.Placeholder())
-    if pa.types.is_string(since.type):
+def _statement(
+    request: ReadRequest, columns: list[_Column], between: tuple[pa.Scalar | None, pa.Scalar | None]
+) -> Statement:
+    """It may give rows beyond since and until, but never leaves one out."""
+    conditions = []
+    parameters: list[object] = []
+    if request.cursor is not None:
+        for bound, lower in zip(between, (True, False), strict=True):
+            if bound is None or pa.types.is_decimal(bound.type):
+                continue
+            condition, value = _bound(column(request.cursor), bound, lower=lower)
+            conditions.append(condition)
+            parameters.append(value)
+    schema, name = _table_name(request)
+    built = select_statement(
+        dataclasses.replace(request, since=None, until=None),
+        dialect=_DIALECT,
+        table=table(schema, name),
+        columns=[c.name for c in columns],
+        placeholder=lambda _: exp.Placeholder(),
+        where=exp.and_(*conditions) if conditions else None,
+    )
+    return Statement(built.sql, tuple(parameters))
+
+
+def _bound(cursor: exp.Expression, bound: pa.Scalar, *, lower: bool) -> tuple[exp.Expression, object]:
+    """A condition that every row within the bound fulfils, and every value of another kind, which is then refused.
+
+    SQLite sorts numbers before texts, and texts before blobs.
+    """
+    value = bound.as_py()
+    numbers, texts = exp.LT(this=cursor, expression=exp.Literal.string("")), exp.Literal.string("")
+    blobs = exp.GTE(this=cursor, expression=exp.HexString(this=""))
+    compared = cursor.copy()
+    others: exp.Expression | None = numbers if lower else blobs
+    if pa.types.is_string(bound.type):
         # The table's own collation may order otherwise than the lake, which goes by code points.
-        bound.set("this", exp.Collate(this=cursor.copy(), expression=exp.Var(this="BINARY")))
-    if isinstance(value, dt.date):
+        compared = exp.Collate(this=compared, expression=exp.Var(this="BINARY"))
+    elif isinstance(value, dt.date):
         # Times are text here, with 'T' or blank and with or without an offset: only their date parts compare alike,
-        # and an offset shifts a date by one day at most. Numbers are below every text: let them through to be refused.
+        # and an offset shifts a date by one day at most; below the day after comes every time of a day.
         day = value.date() if isinstance(value, dt.datetime) else value
-        if day > dt.date.min:
-            day -= dt.timedelta(days=1)
-        condition: exp.Expression = exp.or_(bound, exp.LT(this=cursor.copy(), expression=exp.Literal.string("")))
-        return query.where(condition).sql(dialect="sqlite"), (day.isoformat(),)
-    return query.where(bound).sql(dialect="sqlite"), (value,)
+        if lower:
+            value = (day - dt.timedelta(days=1) if day > dt.date.min else day).isoformat()
+        else:
+            last = dt.date.max - dt.timedelta(days=2)
+            value = (day + dt.timedelta(days=2)).isoformat() if day <= last else _AFTER_EVERY_DATE
+    else:
+        others = None if lower else exp.GTE(this=cursor, expression=texts)
+    within = (exp.GTE if lower else exp.LTE)(this=compared, expression=exp.Placeholder())
+    return exp.or_(within, others) if others is not None else within, value
 
 
 def _rows(
-    connection: sqlite3.Connection, request: ReadRequest, *, columns: list[_Column], since: pa.Scalar | None
+    connection: sqlite3.Connection,
+    request: ReadRequest,
+    *,
+    columns: list[_Column],
+    between: tuple[pa.Scalar | None, pa.Scalar | None],
 ) -> Batches:
     where = _where(request)
     schema = _schema(columns)
-    statement, parameters = _query(request, columns, since)
+    statement = _statement(request, columns, between)
+    with _errors(where, None, understanding=True):
+        connection.execute(f"EXPLAIN {statement.sql}", statement.parameters).close()
     with _errors(where, None):
-        cursor = connection.execute(statement, parameters)
+        cursor = connection.execute(statement.sql, statement.parameters)
     read = 0
     while True:
         with _errors(where, None):
@@ -258,7 +283,7 @@ def _rows(
         arrays = []
         for definition, values in zip(columns, zip(*rows, strict=True), strict=True):
             try:
-                arrays.append(_array(values, definition.type))
+                arrays.append(array_of(values, definition.type))
             except UnfitError as error:
                 between = (read + 1, read + len(rows))
                 raise unfit(
@@ -268,63 +293,17 @@ def _rows(
         read += len(rows)
 
 
-def _array(values: tuple[object, ...], type_: pa.DataType) -> pa.Array:
-    """One column of one batch; every value fits exactly, or UnfitError counts those that do not."""
-    try:
-        return _exact(values, type_)
-    except (pa.ArrowException, InvalidOperation, OverflowError, UnfitError):
-        raise UnfitError(sum(not _fits(value, type_) for value in values)) from None
-
-
-def _fits(value: object, type_: pa.DataType) -> bool:
-    try:
-        _exact((value,), type_)
-    except (pa.ArrowException, InvalidOperation, OverflowError, UnfitError):
-        return False
-    return True
-
-
-def _exact(values: tuple[object, ...], type_: pa.DataType) -> pa.Array:
-    kinds = {*map(type, values)} - {type(None)}
-    if not kinds <= _fitting(type_) or (pa.types.is_boolean(type_) and not {*values} <= {0, 1, None}):
-        raise UnfitError(len(values))
-    if pa.types.is_boolean(type_):
-        return pa.array(values, pa.int8()).cast(pa.bool_())
-    if pa.types.is_decimal(type_):
-        return _decimals(values, kinds, type_)
-    if pa.types.is_temporal(type_):
-        return convert(pa.array(values, pa.string()), type_)
-    if pa.types.is_string(type_) and kinds - {str}:
-        return pa.array([None if value is None else str(value) for value in values], type_)
-    return pa.array(values, type_)
-
-
-def _fitting(type_: pa.DataType) -> set[type]:
-    if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
-        return {int}
-    if pa.types.is_floating(type_):
-        return {int, float}
-    if pa.types.is_decimal(type_) or pa.types.is_string(type_):
-        return {int, float, str}
-    if pa.types.is_binary(type_):
-        return {bytes}
-    return {str}
-
-
-def _decimals(values: tuple[object, ...], kinds: set[type], type_: pa.DataType) -> pa.Array:
-    # SQLite keeps decimals as doubles: their shortest text is what was written, up to 15 digits.
-    if kinds == {float}:
-        return convert(pa.array(values, pa.float64()).cast(pa.string()), type_)
-    return pa.array([None if value is None else Decimal(str(value)) for value in values], type_)
-
-
 @contextmanager
-def _errors(where: str, path: Path | None) -> Iterator[None]:
-    """SQLite's errors by name only: their texts may hold values."""
+def _errors(where: str, path: Path | None, *, understanding: bool = False) -> Iterator[None]:
+    """SQLite's errors by name only, for their texts may hold values; those of a statement that is not run may pass."""
     try:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
+        if understanding and name == "SQLITE_ERROR":
+            raise SourceError(
+                f"{where}: SQLite refuses the filter or query: {error}\n  correct it, or the view that is read"
+            ) from None
         file = f" {path}" if path else ""
         raise SourceError(f"{where}: cannot read{file}: {_MEANINGS.get(name, 'SQLite refused')} ({name})") from None
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import glob
+import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urlsplit
-
-import pyarrow as pa
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
 
 from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import Secret
-from platform_core.specs.base import SecretRef
+from platform_core.sources.file_patterns import Entry, check_pattern, matching
+from platform_core.sources.local_folder import LocalFolder
+from platform_core.sources.remote_folder import RemoteFolder, etag, modified, shown
 
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-# These keep a copy on the local disk, which rows may not reach before they are masked.
-_CACHES = ("simplecache", "filecache", "blockcache", "cached")
-_STAMPS = ("mtime", "LastModified", "last_modified", "ETag", "etag", "updated", "generation")
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+# Clocks of many storages count seconds: of two versions within one, the second may look like the first.
+_SURE_AFTER = dt.timedelta(seconds=3)
 
 
 @dataclass(frozen=True)
@@ -27,16 +25,18 @@ class StoredFile:
     """One file as it was when it was listed.
 
     Args:
-        path: how the file system names it.
         name: its path relative to the root.
         size: bytes.
-        stamp: what else tells one version of it from the next, as far as the storage says.
+        stamp: what tells one version of it from the next, as far as the storage says.
+        modified: when it was last written, in UTC; None: the storage does not say.
+        sure: whether the stamp would differ if the file had been written again since.
     """
 
-    path: str
     name: str
     size: int | None
-    stamp: tuple[str, ...]
+    stamp: str
+    modified: dt.datetime | None = field(default=None, compare=False)
+    sure: bool = field(default=True, compare=False)
 
     @property
     def compression(self) -> str | None:
@@ -64,93 +64,116 @@ class Storage:
         Raises:
             SourceError: the storage cannot be reached.
         """
-        import fsspec
-
         self.shown = shown(root)
-        if "::" in root or root.partition("://")[0] in _CACHES:
-            raise SourceError(
-                f"files: root {self.shown} goes through a cache or a chain of file systems\n"
-                "  rows may reach a disk only after they are masked: name the storage itself"
-            )
+        local = "://" not in root and "::" not in root
+        if root.startswith(("file://", "local://")):
+            root, local = root.partition("://")[2], True
+        self._local = LocalFolder(root) if local else None
         with storage_errors(f"files: cannot open root {self.shown}"):
-            self._files, path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_revealed(options, secret))
-        self._root = path.rstrip("/")
-        protocols = self._files.protocol
-        self._local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
-        if self._local and not Path(self._root or "/").is_dir():
-            raise SourceError(f"files: root {self.shown} is not a folder\n  correct the connection's 'root'")
+            self._folder = self._local or RemoteFolder(root, options, secret=secret)
+            if self._local is not None and not self._local.exists():
+                raise SourceError(f"files: root {self.shown} is not a folder\n  correct the connection's 'root'")
 
-    def list(self, pattern: str, *, where: str) -> list[StoredFile]:
-        """The files that match a glob, by name; one at least.
+    def close(self) -> None:
+        """End the connection, where there is one."""
+        if isinstance(self._folder, RemoteFolder):
+            self._folder.close()
+
+    @property
+    def settles(self) -> dt.timedelta:
+        """How long a file must stay as it is to be taken for complete, unless a team says otherwise."""
+        if isinstance(self._folder, RemoteFolder):
+            return dt.timedelta(0) if self._folder.atomic else dt.timedelta(seconds=5)
+        return dt.timedelta(seconds=1)
+
+    @property
+    def same_clock(self) -> bool:
+        """Whether times of files are those of this machine's clock."""
+        return self._local is not None
+
+    def list(self, pattern: str, *, partial: tuple[str, ...] = (), where: str) -> list[StoredFile]:
+        """The files that match a glob, by name; none at all if none match.
+
+        Args:
+            partial: endings that no glob finds; a path without wildcards does.
 
         Raises:
-            SourceError: there are none, or the pattern or a link leads out of the root.
+            SourceError: the pattern or a link leads out of the root, or a folder cannot be listed.
         """
-        _check_pattern(pattern, where)
-        with storage_errors(f"{where}: cannot list {self.shown}"):
-            found = self._files.glob(f"{glob.escape(self._root)}/{pattern}", detail=True)
-        if self._local:
-            found = {path: info for path, info in found.items() if Path(path).is_file()}
-            self._refuse_links(found, where)
-        else:
-            found = {path: info for path, info in found.items() if info.get("type") == "file"}
-        if not found:
-            raise SourceError(
-                f"{where}: no file in {self.shown} matches\n{self._present(where)}\n"
-                "  a source without files is not taken for an empty table; correct 'object' or the connection's 'root'"
-            )
-        return sorted((self._stored(path, info) for path, info in found.items()), key=lambda file: file.name)
+        check_pattern(pattern, where=where)
+        with storage_errors(f"{where}: cannot list {self.shown}", prefix=where):
+            found = matching(pattern, entries=self._folder.entries, entry=self._folder.entry)
+        found = [item for item in found if item.name == pattern or not item.name.lower().endswith(partial or ("\0",))]
+        for item in found:
+            if item.kind in ("link", "other"):
+                what = "a link, which this storage does not resolve" if item.kind == "link" else "no regular file"
+                raise SourceError(f"{where}: '{item.name}' is {what}\n  only regular files are read")
+        return [self._stored(item) for item in found if item.kind == "file"]
 
-    def open(self, file: StoredFile, *, where: str) -> pa.NativeFile:
-        """Open a file for reading, decompressed; it is closed by the caller."""
-        with storage_errors(f"{where}: cannot open '{file.name}'"):
-            opened = pa.OSFile(file.path) if self._local else pa.PythonFile(self._files.open(file.path, "rb"), mode="r")
-            return pa.CompressedInputStream(opened, file.compression) if file.compression else opened
+    def nothing_found(self, *, where: str) -> SourceError:
+        """The error for a pattern that matches no file."""
+        with storage_errors(f"{where}: cannot list {self.shown}", prefix=where):
+            names = sorted(item.name for item in self._folder.entries(""))
+            exists = bool(names) or self._folder.exists()
+        more = f", and {len(names) - 20:,} more" if len(names) > 20 else ""
+        holds = f"the root holds: {', '.join(names[:20]) or 'nothing'}{more}" if exists else "there is no such root"
+        return SourceError(
+            f"{where}: no file in {self.shown} matches\n  {holds}\n"
+            "  a source without files is not taken for an empty table; correct 'object' or the connection's 'root'"
+        )
+
+    def open(self, file: StoredFile, *, where: str) -> BinaryIO:
+        """Open a file for reading; it is closed by the caller.
+
+        Raises:
+            SourceError: it cannot be opened, or is no longer the one that was listed.
+        """
+        with storage_errors(f"{where}: cannot open '{file.name}'", prefix=where):
+            if self._local is None:
+                return self._folder.open(file.name)  # type: ignore[return-value]
+            opened, info = self._local.open(file.name)
+            if self._stored(Entry(file.name, "file", info=info)) != file:
+                opened.close()
+                raise _changed(file, where)
+            return opened
 
     def check_unchanged(self, file: StoredFile, *, where: str) -> None:
         """Raise SourceError if the file is no longer the one that was listed."""
-        with storage_errors(f"{where}: cannot look at '{file.name}' again"):
-            now = self._stored(file.path, self._files.info(file.path))
-        if now != file:
-            raise SourceError(
-                f"{where}: file '{file.name}' changed while it was read\n  load again once it is complete"
-            )
+        if self.look_again(file, where=where) != file:
+            raise _changed(file, where)
 
-    def _stored(self, path: str, info: Mapping[str, Any]) -> StoredFile:
-        stamp = tuple(f"{key}={info[key]}" for key in _STAMPS if info.get(key) is not None)
-        return StoredFile(path, path[len(self._root) :].lstrip("/"), info.get("size"), stamp)
+    def look_again(self, file: StoredFile, *, where: str) -> StoredFile | None:
+        """The file as it is now; None: it is gone."""
+        with storage_errors(f"{where}: cannot look at '{file.name}' again", prefix=where):
+            found = self._folder.entry(file.name)
+        return None if found is None or found.kind != "file" else self._stored(found)
 
-    def _refuse_links(self, found: Mapping[str, Any], where: str) -> None:
-        root = Path(self._root or "/").resolve()
-        for path in found:
-            if not Path(path).resolve().is_relative_to(root):
-                raise SourceError(
-                    f"{where}: file '{path[len(self._root) :].lstrip('/')}' is a link that leads out of {self.shown}\n"
-                    "  only files below the root are read"
-                )
-
-    def _present(self, where: str) -> str:
-        with storage_errors(f"{where}: cannot list {self.shown}"):
-            entries = self._files.ls(self._root or "/", detail=False) if self._files.exists(self._root) else []
-        names = sorted(PurePosixPath(str(entry)).name for entry in entries)
-        more = f", and {len(names) - 20:,} more" if len(names) > 20 else ""
-        return f"  the root holds: {', '.join(names[:20]) or 'nothing'}{more}"
+    def _stored(self, item: Entry) -> StoredFile:
+        info = item.info
+        written, tag = modified(info), etag(info)
+        stamp = info.get("stamp") or tag or (written.isoformat() if written else "")
+        age = dt.datetime.now(dt.UTC) - written if written else dt.timedelta(0)
+        sure = tag is not None or "stamp" in info or age > _SURE_AFTER
+        return StoredFile(item.name, info.get("size"), str(stamp), written, sure)
 
 
-def shown(root: str) -> str:
-    """A root for messages: a URL without user, password and query."""
-    if "://" not in root:
-        return root
-    parts = urlsplit(root)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def _changed(file: StoredFile, where: str) -> SourceError:
+    return SourceError(f"{where}: file '{file.name}' changed while it was read\n  load again once it is complete")
 
 
 @contextmanager
-def storage_errors(what: str) -> Iterator[None]:
-    """Errors of storage clients by class only: their texts may hold signed URLs and keys."""
+def storage_errors(what: str, *, prefix: str = "") -> Iterator[None]:
+    """Errors of storage clients by class only: their texts may hold signed URLs and keys.
+
+    Args:
+        what: what was tried, for messages.
+        prefix: source and object, put before errors of our own that lack them.
+    """
     try:
         yield
-    except SourceError:
+    except SourceError as error:
+        if prefix and not str(error).startswith(("files", prefix)):
+            raise SourceError(f"{prefix}: {error}") from None
         raise
     except ImportError as error:
         raise SourceError(f"{what}: the package '{error.name or 'for this kind of URL'}' is not installed") from None
@@ -158,23 +181,3 @@ def storage_errors(what: str) -> Iterator[None]:
         raise SourceError(f"{what}: {error.strerror or type(error).__name__}") from None
     except Exception as error:  # noqa: BLE001 - storage clients share no base class of errors
         raise SourceError(f"{what}: {type(error).__name__}") from None
-
-
-def _revealed(options: Mapping[str, Any], secret: Callable[[str], Secret]) -> dict[str, Any]:
-    def reveal(value: object) -> object:
-        if isinstance(value, Mapping):
-            if value.keys() == {"secret"}:
-                return secret(SecretRef.model_validate(value).secret).reveal().decode()
-            return {key: reveal(part) for key, part in value.items()}
-        return value
-
-    return {key: reveal(value) for key, value in options.items()}
-
-
-def _check_pattern(pattern: str, where: str) -> None:
-    parts = PurePosixPath(pattern).parts
-    if pattern.startswith(("/", "~")) or ".." in parts or "\\" in pattern or "://" in pattern or "\0" in pattern:
-        raise SourceError(
-            f"{where}: the object must be a path or glob below the connection's root, such as weather/*.csv\n"
-            "  absolute paths, '..', '~', backslashes and URLs are refused"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
@@ -112,15 +113,31 @@ def since_scalar(request: ReadRequest, type_: pa.DataType, *, where: str) -> pa.
     Raises:
         SourceError: the value is of another kind than the column.
     """
-    if request.since is None:
-        return None
-    if not _fits(request.since, type_):
+    return None if request.since is None else cursor_scalar(request.since, request, type_, where=where)
+
+
+def until_scalar(request: ReadRequest, type_: pa.DataType, *, where: str) -> pa.Scalar | None:
+    """The request's ``until`` as a value of the cursor column's type; None: read to the end.
+
+    Raises:
+        SourceError: the value is of another kind than the column.
+    """
+    return None if request.until is None else cursor_scalar(request.until, request, type_, where=where)
+
+
+def cursor_scalar(value: Cursor, request: ReadRequest, type_: pa.DataType, *, where: str) -> pa.Scalar:
+    """A bound of a read as a value of the cursor column's type.
+
+    Raises:
+        SourceError: the value is of another kind than the column.
+    """
+    if not _fits(value, type_):
         raise SourceError(
-            f"{where}: cursor '{request.cursor}' has type {type_}, but the watermark is a {_kind(request.since)}\n"
+            f"{where}: cursor '{request.cursor}' has type {type_}, but the watermark is a {_kind(value)}\n"
             "  the column's type has changed, or another column was the cursor before; load the table anew"
         )
     try:
-        return pa.scalar(request.since, type=type_)
+        return pa.scalar(value, type=type_)
     except (pa.ArrowException, OverflowError):
         raise SourceError(
             f"{where}: the watermark does not fit the type {type_} of cursor '{request.cursor}'"
@@ -147,10 +164,15 @@ def _kind(since: Cursor) -> str:
     return type(since).__name__
 
 
-def from_cursor(batches: Iterable[pa.RecordBatch], *, cursor: str, since: pa.Scalar) -> Batches:
-    """Only the rows with ``cursor >= since``; rows without a cursor value are left out, as SQL does."""
+def from_cursor(
+    batches: Iterable[pa.RecordBatch], *, cursor: str, since: pa.Scalar | None, until: pa.Scalar | None = None
+) -> Batches:
+    """Only the rows with ``since <= cursor <= until``; rows without a cursor value are left out, as SQL does."""
     for batch in batches:
-        yield batch.filter(pc.greater_equal(batch.column(cursor), since))
+        values = batch.column(cursor)
+        bounds = [pc.greater_equal(values, since)] if since is not None else []
+        bounds += [pc.less_equal(values, until)] if until is not None else []
+        yield batch.filter(functools.reduce(pc.and_, bounds)) if bounds else batch
 
 
 def shaped(batches: Iterable[pa.RecordBatch], *, schema: pa.Schema, batch_rows: int) -> Batches:

@@ -5,43 +5,56 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Callable
-
-import pyarrow as pa
+from typing import Protocol
 
 from platform_core.errors import SourceError
+from platform_core.sources.quotes import Quotes
 from platform_core.sources.storage import storage_errors
 
 _CHUNK = 1 << 20
 _HEADER = 1 << 18
 
 
+class Readable(Protocol):
+    """Bytes that come one after another."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes; none at the end."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
 class TextStream(io.RawIOBase):
     """UTF-8 bytes of a file in any encoding; its last line always ends.
 
-    Raises SourceError while it is read: with the line where the encoding is broken, or at the end where quotes do
-    not pair up (a file that was cut off within a quoted value parses without an error).
+    Raises SourceError while it is read: with the line where the encoding is broken or a quote stands where none may,
+    or at the end where quotes do not pair up (a file that was cut off within a quoted value parses without an error).
     """
 
-    def __init__(self, file: pa.NativeFile, *, encoding: str, quote: str | None, where: str) -> None:
+    def __init__(
+        self, file: Readable, *, encoding: str, quotes: Quotes | None, where: str, compressed: bool = False
+    ) -> None:
         """Wrap an opened file, which is closed with the stream.
 
         Args:
-            file: opened for reading.
+            file: opened for reading, decompressed.
             encoding: name of a Python codec.
-            quote: the character that opens and closes quoted values; None: not checked.
+            quotes: checks the quotes of the text; None: it has none that mean anything.
             where: source, object and file, for messages.
+            compressed: whether the file lies compressed, for messages.
         """
         super().__init__()
         self._file = file
+        self._compressed = compressed
         self._encoding = encoding
-        self._quote = quote.encode() if quote else None
+        self._quotes = quotes
         self._where = where
         plain = codecs.lookup(encoding).name == "utf-8"
         self._decode: Callable[[bytes, bool], str] | None = (
             None if plain else codecs.getincrementaldecoder(encoding)().decode
         )
         self._lines = 0
-        self._quotes = 0
         self._ready = memoryview(b"")
         self._last = b"\n"
         self._ended = False
@@ -76,22 +89,19 @@ class TextStream(io.RawIOBase):
         super().close()
 
     def _next(self) -> bytes:
-        cut = ", it is damaged or was cut off" if isinstance(self._file, pa.CompressedInputStream) else ""
+        cut = ", it is damaged or was cut off" if self._compressed else ""
         with storage_errors(f"{self._where}: cannot be read on after line {self._lines:,}{cut}"):
             raw = self._file.read(_CHUNK)
         text = self._as_utf8(raw)
         self._lines += text.count(b"\n")
-        if self._quote:
-            self._quotes += text.count(self._quote)
+        if self._quotes is not None:
+            self._quotes.follow(text)
         if text:
             self._last = text[-1:]
         if not raw:
             self._ended = True
-            if self._quotes % 2:
-                raise SourceError(
-                    f"{self._where}: the quotes in it do not pair up, so it was cut off, or a value holds one\n"
-                    "  if the file quotes no values, set 'quote: null' in the table's options"
-                )
+            if self._quotes is not None:
+                self._quotes.end()
             # A header without a line end would be taken for an empty file.
             return text if self._last == b"\n" else text + b"\n"
         return text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import Annotated
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import AfterValidator, Field
 
 from platform_core.errors import SourceError
@@ -25,6 +27,9 @@ _TYPES = {
     "timestamptz": pa.timestamp("us", tz="UTC"),
     "binary": pa.binary(),
 }
+_EPOCH = dt.date(1970, 1, 1).toordinal()
+_DAYS = (dt.date.min.toordinal() - _EPOCH, dt.date.max.toordinal() - _EPOCH)
+_A_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 KNOWN_TYPES = f"{', '.join(_TYPES)}, decimal(precision,scale) with a precision up to 38"
 """The type names that people may declare, for messages."""
 
@@ -89,9 +94,52 @@ def convert(values: pa.Array, target: pa.DataType) -> pa.Array:
     if values.type.equals(target):
         return values
     try:
-        return values.cast(target)
+        converted = values.cast(target)
     except pa.ArrowException:
         raise UnfitError(_count_unfit(values, target)) from None
+    if pa.types.is_floating(target) and pa.types.is_string(values.type):
+        _refuse_overflow(values, converted)
+    return converted
+
+
+def _refuse_overflow(texts: pa.Array, numbers: pa.Array) -> None:
+    """Refuse texts of numbers that are too large: the cast makes infinity of them."""
+    infinite = pc.is_inf(numbers)
+    if pc.any(infinite).as_py():
+        digits = pc.match_substring_regex(texts.filter(infinite), "[0-9]")
+        if count := pc.sum(digits).as_py():
+            raise UnfitError(count)
+
+
+def refuse_other_years(values: pa.Array) -> None:
+    """Refuse dates and times outside the years 1 to 9999, infinite ones among them, also within lists and structs.
+
+    Systems that know others hand them over as numbers that neither Python nor the lake can name.
+
+    Raises:
+        UnfitError: there are some.
+    """
+    type_ = values.type
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        refuse_other_years(values.flatten())
+    elif pa.types.is_struct(type_):
+        for child in values.flatten():
+            refuse_other_years(child)
+    elif pa.types.is_map(type_):
+        refuse_other_years(values.keys)
+        refuse_other_years(values.items)
+    elif pa.types.is_date32(type_):
+        _refuse_beyond(values.cast(pa.int32()), _DAYS)
+    elif pa.types.is_timestamp(type_):
+        a_day = _A_DAY[type_.unit]
+        _refuse_beyond(values.cast(pa.int64()), (_DAYS[0] * a_day, (_DAYS[1] + 1) * a_day - 1))
+
+
+def _refuse_beyond(values: pa.Array, span: tuple[int, int]) -> None:
+    found = pc.min_max(values).as_py()
+    low, high = (min(max(bound, -(2**63)), 2**63 - 1) for bound in span)
+    if found["min"] is not None and (found["min"] < low or found["max"] > high):
+        raise UnfitError(pc.sum(pc.or_(pc.less(values, low), pc.greater(values, high))).as_py())
 
 
 def unfit(where: str, *, column: str, type_: pa.DataType, count: int, rows: tuple[int, int]) -> SourceError:

@@ -17,6 +17,7 @@ from platform_core.specs.location import LocationSpec, WorkstreamSpec
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.refresh import RefreshSpec
 from platform_core.specs.table import TableRef
+from platform_core.specs.upkeep import UpkeepSpec
 from platform_core.specs.variable import VariableSpec
 
 
@@ -31,6 +32,7 @@ class Manifest(Model):
     steps: tuple[ProcessingSpec, ...] = ()
     dbt: tuple[DbtSpec, ...] = ()
     refreshes: tuple[RefreshSpec, ...] = ()
+    upkeep: tuple[UpkeepSpec, ...] = ()
 
     def connection(self, workstream: str, name: str) -> ConnectionSpec:
         """The named connection of a workstream; KeyError where there is none."""

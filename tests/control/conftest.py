@@ -14,6 +14,7 @@ from pydantic import Field
 from platform_core.control.load import load_manifest
 from platform_core.errors import ConfigError
 from platform_core.plugins import registry
+from platform_core.plugins.interfaces import ReadRequest, Source
 from platform_core.specs.base import Model, SecretRef
 from platform_core.specs.manifest import Manifest
 
@@ -121,14 +122,22 @@ class ServiceConnection(Model):
     tenant: str
 
 
-class Server:
+class Server(Source):
     Options: ClassVar[Any] = ServerOptions
     ObjectOptions: ClassVar[Any] = Model
+    dialect = "sqlite"
+
+    @classmethod
+    def check_text(cls, request: ReadRequest) -> None:
+        for what, text in (("query", request.query), ("filter", request.filter)):
+            if text is not None and "drop" in text.lower():
+                raise ValueError(f"the {what} drops something\n  write one that reads")
 
 
-class Folder:
+class Folder(Source):
     Options: ClassVar[Any] = FolderOptions
     ObjectOptions: ClassVar[Any] = FolderObject
+    keeps_state = True
 
 
 class FullMask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from platform_core.control.environment import load_environment
 from platform_core.errors import ConfigError
 from platform_core.settings import Settings
+from platform_core.specs.base import SecretRef
 
 GOOD = "lake: {root: lake}\nsecrets: {type: files}\n"
 
@@ -66,6 +68,34 @@ def test_paths_in_options_of_plugins_count_from_the_state_folder(settings: Setti
     assert environment.engine.options == {"threads": 4, "spill_folder": str(settings.state / "spill")}
 
 
+@pytest.mark.parametrize(
+    ("control", "url"),
+    [
+        ("", "sqlite:///{state}/control.db"),
+        ("control: {url: 'sqlite:///a/b.db'}\n", "sqlite:///{state}/a/b.db"),
+        ("control: {url: 'sqlite:///${env.state}/b.db'}\n", "sqlite:///{state}/b.db"),
+        ("control: {url: 'sqlite:////srv/b.db'}\n", "sqlite:////srv/b.db"),
+        ("control: {url: 'postgresql+psycopg://edp@db/edp'}\n", "postgresql+psycopg://edp@db/edp"),
+    ],
+)
+def test_a_relative_control_database_counts_from_the_state_folder(settings: Settings, control: str, url: str) -> None:
+    write(settings, GOOD + control)
+    assert load_environment(settings).control.url == url.replace("{state}", str(settings.state))
+
+
+def test_what_is_secret_is_read_as_the_name_of_a_secret(settings: Settings) -> None:
+    write(
+        settings,
+        "lake:\n  root: lake\n  storage_options: {account_name: edp, account_key: {secret: platform/lake}}\n"
+        "secrets: {type: files}\n"
+        "control: {url: 'postgresql://edp@db/edp', password: {secret: platform/control}, lease: 2 minutes}\n",
+    )
+    environment = load_environment(settings)
+    assert environment.lake.storage_options == {"account_name": "edp", "account_key": SecretRef(secret="platform/lake")}
+    assert environment.control.password == SecretRef(secret="platform/control")
+    assert environment.control.lease == timedelta(minutes=2)
+
+
 def test_an_unknown_name_is_told_with_the_known_ones(settings: Settings) -> None:
     write(settings, GOOD, "prod")
     settings = Settings(project=settings.project, home=settings.home, state=settings.state, environment="prd")
@@ -94,7 +124,7 @@ def test_a_name_that_is_a_path_is_unknown(settings: Settings, name: str) -> None
         (
             GOOD + "schedule: true\n",
             "dagster_home/environments/dev.yaml:3: unknown key 'schedule'\n"
-            "  known keys: engine, lake, max_concurrent, name, schedules, secrets\n"
+            "  known keys: control, engine, lake, max_concurrent, name, schedules, secrets\n"
             "  did you mean 'schedules'?",
         ),
         (
@@ -116,6 +146,37 @@ def test_a_name_that_is_a_path_is_unknown(settings: Settings, name: str) -> None
             "dagster_home/environments/dev.yaml:6: unknown key 'thread'\n"
             "  known keys: spill_folder, threads\n"
             "  did you mean 'threads'?",
+        ),
+        (
+            GOOD + "control:\n  url: postgresql://edp:hunter2@db/edp\n",
+            "dagster_home/environments/dev.yaml:4: url holds a password: keep it in the secret store and name it in "
+            "'password: {secret: <name>}'",
+        ),
+        (
+            GOOD + "control:\n  password: {secret: platform/control}\n",
+            "dagster_home/environments/dev.yaml:4: SQLite takes no password\n"
+            "  remove it, or name a PostgreSQL database in url",
+        ),
+        (
+            GOOD + "control: {password: hunter2}\n",
+            "dagster_home/environments/dev.yaml:3: 'password': expected {secret: <workstream>/<name>}, got a text\n"
+            "  a secret's value is never written in a file; the name is looked up in the secret store",
+        ),
+        (
+            GOOD + "control:\n  lease: 0 seconds\n",
+            "dagster_home/environments/dev.yaml:4: a lease must hold for a second at least; a minute is usual",
+        ),
+        (
+            GOOD + "control:\n  urll: sqlite:///control.db\n",
+            "dagster_home/environments/dev.yaml:4: unknown key 'urll'\n"
+            "  known keys: lease, password, url\n"
+            "  did you mean 'url'?",
+        ),
+        (
+            "lake:\n  root: lake\n  storage_options:\n    account_key: 5\nsecrets: {type: files}\n",
+            "dagster_home/environments/dev.yaml:4: 'account_key': expected a text or {secret: <workstream>/<name>}, "
+            "got a whole number\n"
+            "  a secret's value is never written in a file; the name is looked up in the secret store",
         ),
         (
             "lake: {root: '${env.home}/lake'}\nsecrets: {type: files}\n",

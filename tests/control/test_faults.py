@@ -22,7 +22,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], str]] = {
         """\
             control/ingestion/erp.yaml:3: 'mode' is missing
             control/ingestion/erp.yaml:4: unknown key 'modee'
-              known keys: columns, cursor, deleted_flag, description, isolated, key, lookback, max_delete_ratio, mode, object, options, owners, sequence_by, table, tags
+              known keys: columns, cursor, delete_floor, deleted_flag, description, detect_deletes, filter, isolated, key, lookback, max_delete_ratio, mode, object, on_bad_key, options, owners, parallel, query, schema, select, … (25 in all)
               did you mean 'mode'?
             control/processing/silver.yaml:2: unknown table 'bronze.orders'
               known tables: gold.forecast, silver.order_totals
@@ -396,7 +396,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], str]] = {
                 """,
         },
         """\
-            control/ingestion/erp.yaml:3: expected a table: a mapping with object, table, mode, …, got a text
+            control/ingestion/erp.yaml:3: expected a table: a mapping with object, query, filter, …, got a text
             """,
     ),
     "a password in clear": (

@@ -12,6 +12,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from platform_core.control.loads import open_loads
 from platform_core.engines.local import LocalEngine, LocalOptions
 from platform_core.errors import ConfigError
 from platform_core.factories.dbt import build_dbt_assets
@@ -36,11 +37,14 @@ ORDERS = dg.AssetKey(["shop", "silver", "orders"])
 
 def platform_at(root: Path) -> Platform:
     lake = str(root / "lake")
+    environment = EnvironmentSpec(name="test", lake={"root": lake}, secrets={"type": "environment"})
+    secrets = EnvironmentSecrets(NoOptions())
     return Platform(
-        environment=EnvironmentSpec(name="test", lake={"root": lake}, secrets={"type": "environment"}),
+        environment=environment,
         lake=Lake(lake),
         engine=LocalEngine(LocalOptions(spill=str(root / "spill"))),
-        secrets=EnvironmentSecrets(NoOptions()),
+        secrets=secrets,
+        loads=open_loads(environment.control, state=root / "state", secrets=secrets),
         state=root / "state",
     )
 

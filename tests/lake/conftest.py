@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from platform_core.lake import bronze
@@ -31,27 +32,34 @@ class Bronze:
     session: Session
     key: tuple[str, ...] = ("id",)
     options: dict[str, Any] = field(default_factory=dict)
+    landings: list[int] = field(default_factory=list)
 
     @property
     def uri(self) -> str:
         return str(self.root / "demo" / "bronze" / "riders")
 
-    def landed(self, rows: pa.Table, mode: str = "full", **options: Any) -> BronzeLoad:
-        """Rows as a landed batch."""
+    def landed(self, rows: pa.Table, mode: str = "full", *, held: bool = False, **options: Any) -> BronzeLoad:
+        """Rows as a landed batch, or as one held in memory that is landed when the engine asks for it."""
         batch_id = options.pop("batch_id", batch_of(self.table) + 1)
         uri = batch_uri(str(self.root / "demo" / "landing" / "riders"), batch_id)
-        with LandingWriter(
-            uri, storage_options={}, schema=rows.schema.append(HASH_FIELD), batch_id=batch_id, mode=mode
-        ) as writer:
-            for batch in rows.to_batches():
-                writer.write(with_hash(batch))
-            landed = writer.complete()
+        schema = rows.schema.append(HASH_FIELD)
+        hashed = pa.Table.from_batches([with_hash(batch) for batch in rows.to_batches()], schema=schema)
+
+        def land() -> tuple[str, ...]:
+            self.landings.append(batch_id)
+            with LandingWriter(uri, storage_options={}, schema=schema, batch_id=batch_id, mode=mode) as writer:
+                for batch in hashed.to_batches():
+                    writer.write(batch)
+                return writer.complete().file_uris
+
         load = BronzeLoad(
             table=TableRef("demo", "bronze", "riders"),
             uri=self.uri,
             storage_options={},
-            files=landed.file_uris,
-            schema=landed.schema,
+            files=() if held else land(),
+            rows=hashed if held else None,
+            land=land if held else None,
+            schema=schema,
             batch_id=batch_id,
             mode=LoadMode(mode),
             key=() if mode == "append" else self.key,
@@ -59,6 +67,7 @@ class Bronze:
             deleted_flag=None,
             max_delete_ratio=1.0,
             modified_at=DAY + dt.timedelta(days=batch_id),
+            quarantine_uri=f"{self.quarantine}/{batch_id:012d}",
         )
         return replace(load, **(self.options | options))
 
@@ -76,6 +85,23 @@ class Bronze:
         assert reader is not None
         rows = reader.read().read_all().drop_columns(["_row_hash"]).to_pylist()
         return sorted(rows, key=lambda row: [str(row[name]) for name in self.key])
+
+    def history(self) -> list[dict[str, Any]]:
+        """All versions of all rows, without their hash, ordered by key and begin."""
+        reader = DeltaTableReader.open(self.options["history_uri"], storage_options={})
+        assert reader is not None
+        rows = reader.read().read_all().drop_columns(["_row_hash"]).to_pylist()
+        return sorted(rows, key=lambda row: ([str(row[name]) for name in self.key], row["_valid_from"]))
+
+    def quarantined(self, batch_id: int) -> list[dict[str, Any]]:
+        """The rows that a load set aside, without their hash."""
+        folder = self.quarantine / f"{batch_id:012d}"
+        files = sorted(folder.glob("*.parquet"))
+        return [row for file in files for row in pq.read_table(file).drop_columns(["_row_hash"]).to_pylist()]
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "demo" / "quarantine" / "riders"
 
     def data_files(self) -> list[Path]:
         """The files of the table's newest version, oldest first."""

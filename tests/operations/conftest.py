@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
+from platform_core.control.loads import open_loads
 from platform_core.engines.local import LocalEngine, LocalOptions
 from platform_core.errors import SecretError
 from platform_core.lake.delta import DeltaTableReader, write
@@ -34,11 +35,14 @@ class NoSecrets(SecretStore):
 def platform_at(root: Path) -> Platform:
     """A platform with all that it writes below one folder."""
     lake = str(root / "lake")
+    environment = EnvironmentSpec(name="test", lake={"root": lake}, secrets={"type": "none"})
+    secrets = NoSecrets(NoOptions())
     return Platform(
-        environment=EnvironmentSpec(name="test", lake={"root": lake}, secrets={"type": "none"}),
+        environment=environment,
         lake=Lake(lake),
         engine=LocalEngine(LocalOptions(memory_limit="300MB", threads=2, spill=str(root / "spill"))),
-        secrets=NoSecrets(NoOptions()),
+        secrets=secrets,
+        loads=open_loads(environment.control, state=root / "state", secrets=secrets),
         state=root / "state",
     )
 

@@ -262,7 +262,7 @@ def test_a_killed_run_takes_dbt_with_it_and_leaves_what_was_published(
         "from platform_core.specs.dbt import DbtSpec\n"
         f"root = Path({str(platform.state.parent)!r})\n"
         "platform = Platform(environment=None, lake=Lake(str(root / 'lake')), engine=LocalEngine(LocalOptions()),\n"
-        "                    secrets=None, state=root / 'state')\n"
+        "                    secrets=None, loads=None, state=root / 'state')\n"
         "spec = DbtSpec(workstream='shop', name='analytics', project='dbt')\n"
         "project = open_project(spec, root=root, state=platform.state)\n"
         "manifest = read_manifest(project.spec, folder=project.folder)\n"

@@ -6,11 +6,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from platform_core.masks.canonical import Domain
 from platform_core.masks.full import FullMask
 from platform_core.masks.keyed_hash import KeyedHashMask
+from platform_core.masks.null import NullMask
 from platform_core.masks.partial import PartialMask
+from platform_core.masks.truncate import TruncateMask
+from platform_core.masks.year import YearMask
 from platform_core.plugins.interfaces import Mask, Secret
 from platform_core.plugins.testing import MaskOf, MaskSuite
+
+KEY = Secret("crm/masking_key", b"0cac73f2e99bc4b52b0f2a0b0cf8d3c17b3f59ad9a2c7d20ce4dcb9b7ac4f5e1")
 
 
 class TestFull(MaskSuite):
@@ -32,14 +38,38 @@ class TestPartialEmail(MaskSuite):
 
 
 class TestHash(MaskSuite):
-    @pytest.fixture(params=["email", "phone", "identifier", "text"])
+    @pytest.fixture(params=Domain)
     def mask_of(self, request: pytest.FixtureRequest) -> MaskOf:
-        key = Secret("crm/masking_key", bytes(range(32)))
-        return lambda: KeyedHashMask(KeyedHashMask.Options(domain=request.param), key=key)
+        return lambda: KeyedHashMask(KeyedHashMask.Options(domain=request.param), key=KEY)
+
+
+class TestHashWithPolicies(MaskSuite):
+    @pytest.fixture
+    def mask_of(self) -> MaskOf:
+        options = KeyedHashMask.Options(domain="phone", country="NL", no_value=["unknown"], blank_to_null=True)
+        return lambda: KeyedHashMask(options, key=KEY)
+
+
+class TestNull(MaskSuite):
+    @pytest.fixture
+    def mask_of(self) -> MaskOf:
+        return lambda: NullMask(NullMask.Options(), key=None)
+
+
+class TestYear(MaskSuite):
+    @pytest.fixture
+    def mask_of(self) -> MaskOf:
+        return lambda: YearMask(YearMask.Options(), key=None)
+
+
+class TestTruncate(MaskSuite):
+    @pytest.fixture(params=[{"keep": 4}, {"keep": 2, "keep_short": True}, {"to": "month"}, {"to": "week"}])
+    def mask_of(self, request: pytest.FixtureRequest) -> MaskOf:
+        return lambda: TruncateMask(TruncateMask.Options(**request.param), key=None)
 
 
 class Identity(Mask):
-    """Masks nothing, and makes null of an empty text."""
+    """Masks nothing, and makes null of an empty text without saying so."""
 
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         return type_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import json
 import sqlite3
@@ -9,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -172,3 +174,72 @@ def test_container_that_cannot_be_opened_is_an_error_that_shows_no_value(head: b
 def test_short_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="five characters"):
         taint.hits(tmp_path, {"Al"})
+
+
+TYPED: list[tuple[taint.Value, pa.DataType]] = [
+    (9_182_736_455_463_728, pa.int64()),
+    (Decimal("73516284.91"), pa.decimal128(18, 2)),
+    (dt.date(1871, 3, 29), pa.date32()),
+    (dt.datetime(1871, 3, 29, 17, 43, 21, 987654), pa.timestamp("us")),
+    (b"\x00canary-bytes\xff", pa.binary()),
+]
+CLEAN_OF_TYPE: list[taint.Value] = [
+    9_182_736_455_463_729,
+    Decimal("73516284.92"),
+    dt.date(1871, 3, 30),
+    dt.datetime(1871, 3, 29, 17, 43, 21, 987655),
+    b"\x00canary-bytes\xfe",
+]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "none"])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(("value", "type_"), TYPED)
+def test_planted_value_of_a_type_is_found_in_parquet(
+    value: taint.Value, type_: pa.DataType, codec: str, nested: bool, tmp_path: Path
+) -> None:
+    held = pa.array([[value]] if nested else [value], pa.list_(type_) if nested else type_)
+    pq.write_table(pa.table({"a": held}), tmp_path / "part-0", compression=codec)
+    assert [index for _, index in taint.hits(tmp_path, [value])] == [0]
+    assert taint.hits(tmp_path, CLEAN_OF_TYPE) == []
+
+
+@pytest.mark.parametrize(("value", "type_"), TYPED)
+def test_planted_value_of_a_type_is_found_in_a_log_and_in_sqlite(
+    value: taint.Value, type_: pa.DataType, tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_bytes(value if isinstance(value, bytes) else f"row ({value!s})".encode())
+    with closing(sqlite3.connect(tmp_path / "base")) as connection, connection:
+        connection.execute("create table t (a)")
+        connection.execute("insert into t values (?)", [value if isinstance(value, int | bytes) else str(value)])
+    assert [file.name for file, _ in taint.hits(tmp_path, [value])] == ["base", "log"]
+    assert taint.hits(tmp_path, CLEAN_OF_TYPE) == []
+
+
+def test_planted_value_in_the_log_before_a_checkpoint_of_sqlite_is_found(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "base")) as connection:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("create table t (a)")
+        connection.execute("insert into t values (?)", [PLANTED])
+        connection.commit()
+        found = [file.name for file, _ in taint.hits(tmp_path, WANTED)]
+    assert "base-wal" in found
+
+
+def test_values_are_found_in_what_a_process_printed() -> None:
+    assert taint.found_in(f"refused: {PLANTED.upper()}", WANTED) == [sorted(WANTED).index(PLANTED)]
+    assert taint.found_in("refused", WANTED) == []
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_planted_value_in_a_parquet_file_without_its_end_is_found(share: float, tmp_path: Path) -> None:
+    file = tmp_path / "part-0"
+    pq.write_table(
+        pa.table({"a": [PLANTED] * 3, "b": [PLANTED.upper()] * 3}), file, compression="zstd", use_dictionary=False
+    )
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(taint.UnreadableError):
+        taint.hits(tmp_path, WANTED)
+    assert [index for _, index in taint.hits(tmp_path, WANTED, torn=True)] == [sorted(WANTED).index(PLANTED)]
+    assert taint.hits(tmp_path, CLEAN, torn=True) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from platform_core.errors import SecretError
+from platform_core.errors import SecretError, SecretMissing
 from platform_core.secrets.environment import EnvironmentSecrets
 from platform_core.secrets.files import FileSecrets, create_masking_key
 
@@ -118,3 +118,15 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "crm").write_text("a file stands where the folder should")
     with pytest.raises(SecretError, match="masking key of 'crm' cannot be made"):
         create_masking_key(tmp_path, "crm")
+
+
+def test_what_is_not_there_is_told_from_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "crm/open", b"x", 0o644)
+    monkeypatch.delenv("EDP_SECRET_CRM_KEY", raising=False)
+    with pytest.raises(SecretMissing):
+        files(tmp_path).get("crm/key")
+    with pytest.raises(SecretMissing):
+        EnvironmentSecrets(EnvironmentSecrets.Options()).get("crm/key")
+    with pytest.raises(SecretError) as caught:
+        files(tmp_path).get("crm/open")
+    assert not isinstance(caught.value, SecretMissing)

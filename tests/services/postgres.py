@@ -6,28 +6,25 @@ is missing, an installed PostgreSQL is used.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
-import pwd
 import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.services.server_process import data_parent, end_with_parent, free_port, unprivileged
+
 START_SECONDS = 60
-ROOM_BYTES = 4 * 1024**3
 _ATTEMPTS = 5
 
 
@@ -89,11 +86,11 @@ def running_postgres(*, settings: dict[str, str] | None = None) -> Iterator[Post
     Raises:
         PostgresUnavailableError: there are no binaries, or the server did not come up.
     """
-    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=_parent()))
+    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=data_parent()))
     # Not beside the data: nothing can be run from where memory serves as a disk.
     installation = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:
-        identity = _identity(folder, installation)
+        identity = unprivileged(folder, installation)
         binaries = _reachable(_binaries(), installation / "copy", identity)
         password = secrets.token_urlsafe(18)
         _initialise(binaries, folder, password, identity)
@@ -107,13 +104,6 @@ def running_postgres(*, settings: dict[str, str] | None = None) -> Iterator[Post
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(installation, ignore_errors=True)
-
-
-def _parent() -> Path:
-    """Where the data lies: in memory if there is room, for deleting a hundred databases from a disk takes a minute."""
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= ROOM_BYTES
-    return memory if roomy else Path("/tmp")
 
 
 def _binaries() -> Path:
@@ -137,16 +127,6 @@ def _release(postgres: Path) -> int:
     answer = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True).stdout
     number = re.search(r"(\d+)", answer)
     return int(number[1]) if number else 0
-
-
-def _identity(*folders: Path) -> dict[str, Any]:
-    """How child processes change user: PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    account = pwd.getpwnam("nobody")
-    for folder in folders:
-        os.chown(folder, account.pw_uid, account.pw_gid)
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": ()}
 
 
 def _reachable(binaries: Path, copy: Path, identity: dict[str, Any]) -> Path:
@@ -185,7 +165,7 @@ def _start(
 ) -> tuple[subprocess.Popen[bytes], int]:
     log = folder / "log"
     for _ in range(_ATTEMPTS):
-        port = _free_port()
+        port = free_port()
         chosen = {
             "listen_addresses": "127.0.0.1",
             "port": str(port),
@@ -204,29 +184,13 @@ def _start(
                 stderr=subprocess.STDOUT,
                 # Ctrl-C in the terminal is meant for the tests; they end the server themselves.
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),
+                preexec_fn=end_with_parent(signal.SIGQUIT),
                 **identity,
             )
         if _ready(process, folder / "data" / "postmaster.pid"):
             return process, port
         _stop(process)
     raise PostgresUnavailableError(f"PostgreSQL did not start in {_ATTEMPTS} attempts: {log.read_text()[-2000:]}")
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """On Linux, have the kernel end the server when the tests are killed."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    death_signal = 1
-    return lambda: prctl(death_signal, signal.SIGQUIT)
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _ready(process: subprocess.Popen[bytes], status: Path) -> bool:

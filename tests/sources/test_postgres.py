@@ -16,6 +16,7 @@ from platform_core.errors import PluginError, SourceError
 from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.plugins.testing import CANARY, Place, Placed, SourceSuite, no_secrets
 from platform_core.sources.postgres import PostgresSource
+from platform_core.sources.postgres_catalog import Announced
 from platform_core.sources.postgres_types import column_of
 from tests.services.postgres import PostgresServer
 
@@ -112,8 +113,11 @@ def literal(value: object) -> str:
         ("uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", pa.string(), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
         ("jsonb", '{"a":1}', pa.string(), '{"a": 1}'),
         ("json", '{"a":1}', pa.string(), '{"a":1}'),
-        ("int[]", "{1,NULL}", pa.string(), "[1,null]"),
-        ("text[][]", "{{a,b},{c,d}}", pa.string(), '[["a","b"],["c","d"]]'),
+        ("int[]", "{1,NULL}", pa.list_(pa.int32()), [1, None]),
+        ("text[]", '{"",NULL,"a,b"}', pa.list_(pa.string()), ["", None, "a,b"]),
+        ("numeric(10,2)[]", "{0.10,NULL}", pa.list_(pa.decimal128(10, 2)), [Decimal("0.10"), None]),
+        ("uuid[]", "{A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11}", pa.list_(pa.string()), None),
+        ("date[]", "{0001-01-01,9999-12-31}", pa.list_(pa.date32()), [dt.date.min, dt.date.max]),
         ("time", "12:00:00.000001", pa.string(), "12:00:00.000001"),
         ("interval", "1 day 2 hours", pa.string(), "P1DT2H"),
         ("inet", "10.0.0.1/8", pa.string(), "10.0.0.1/8"),
@@ -127,6 +131,8 @@ def test_each_type_arrives_exactly(
     run(f"CREATE TABLE t (v {declared})", f"INSERT INTO t VALUES (NULL), ('{value}')")
     if pa.types.is_timestamp(type_):
         expected = dt.datetime(2024, 7, 1, 10, 0, 0, 1, tzinfo=dt.UTC)
+    if declared == "uuid[]":
+        expected = ["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"]
     table = read(source, "t")
     assert table.schema.field("v").type == type_
     assert table.column("v").to_pylist() == [None, expected or Decimal(value)]
@@ -191,7 +197,7 @@ def test_a_watermark_cannot_become_part_of_the_statement(run: Callable[..., None
 
 def test_a_text_cursor_is_compared_by_code_point_in_any_collation() -> None:
     # The server's own binaries know no other collation, so it is the statement that shows it.
-    column = column_of("v", "text", modifier=-1, category="S", declared=None, where="t")
+    column = column_of(Announced("v", "text", -1, None), declared=None, where="t")
     assert column.ordered.sql(dialect="postgres") == '"v" COLLATE "C"'
 
 

@@ -1,0 +1,95 @@
+"""The pieces of SQL that all work on Parquet files shares: files by parameter, quoted names, written files.
+
+A row is known by where it lies: ``file_index`` (the file's position in the list that is read) and
+``file_row_number``, two columns that DuckDB adds to Parquet files.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import sqlglot
+from sqlglot import exp
+
+DIALECT = "duckdb"
+
+
+def column(name: str, table: str | None = None) -> exp.Column:
+    """A quoted column."""
+    return exp.column(exp.to_identifier(name, quoted=True), table=table)
+
+
+def parameter(name: str) -> exp.Parameter:
+    """``$name``."""
+    return exp.Parameter(this=exp.var(name))
+
+
+def parquet(files: str) -> exp.Table:
+    """A list of Parquet files, given by the parameter of that name, and named like it.
+
+    Files may lack a column that others of the list have; it is null there.
+    """
+    union = exp.Kwarg(this=exp.var("union_by_name"), expression=exp.true())
+    read = exp.Anonymous(this="read_parquet", expressions=[parameter(files), union])
+    return exp.Table(this=read, alias=exp.TableAlias(this=exp.to_identifier(files)))
+
+
+def keys(key: tuple[str, ...], table: str | None = None) -> list[exp.Expression]:
+    """Key columns under the names ``key_0``, ``key_1`` and so on."""
+    return [exp.alias_(column(name, table), f"key_{i}") for i, name in enumerate(key)]
+
+
+def same_key(key: tuple[str, ...], one: str, other: str) -> exp.Condition:
+    """Two relations with columns of :func:`keys` have one key: texts are equal byte by byte."""
+    return exp.and_(
+        *(exp.EQ(this=column(f"key_{i}", one), expression=column(f"key_{i}", other)) for i in range(len(key)))
+    )
+
+
+def parsed(sql: str) -> exp.Select:
+    """A query of ours, to be completed."""
+    return _template(sql).copy()
+
+
+@cache
+def _template(sql: str) -> exp.Select:
+    return sqlglot.parse_one(sql, dialect=DIALECT, into=exp.Select)
+
+
+def render(query: exp.Expression) -> str:
+    """The text of a statement."""
+    return str(query.sql(dialect=DIALECT))
+
+
+def temporary_table(name: str, rows: exp.Query) -> str:
+    """Make a temporary table of the connection from a query."""
+    made = rows.ctas(name)
+    made.set("properties", exp.Properties(expressions=[exp.TemporaryProperty()]))
+    return render(made)
+
+
+def written(rows: exp.Query, *, file_bytes: int) -> str:
+    """Write the rows of a query as Parquet files.
+
+    Parameters beside the query's own: ``$folder``, and ``$pattern`` of the files' names.
+
+    Args:
+        file_bytes: a file is closed once it has this size.
+    """
+    options = {
+        "FORMAT": exp.var("PARQUET"),
+        "COMPRESSION": exp.var("ZSTD"),
+        "COMPRESSION_LEVEL": exp.Literal.number(1),
+        "FILE_SIZE_BYTES": exp.Literal.number(file_bytes),
+        "FILENAME_PATTERN": parameter("pattern"),
+        "OVERWRITE_OR_IGNORE": exp.true(),
+        "RETURN_STATS": exp.true(),
+    }
+    return render(
+        exp.Copy(
+            this=rows.subquery(),
+            kind=False,
+            files=[parameter("folder")],
+            params=[exp.CopyParameter(this=exp.var(name), expression=value) for name, value in options.items()],
+        )
+    )

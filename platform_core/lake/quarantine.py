@@ -1,0 +1,131 @@
+"""Rows without a key, or with the key of another row of their batch, set aside beside the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlglot import exp
+
+from platform_core.lake.comparison import Key, Landed
+from platform_core.lake.parquet_sql import column, keys, parsed, temporary_table, written
+from platform_core.lake.row_hash import HASH_COLUMN
+from platform_core.lake.storage import filesystem, local_path, persist
+
+NULL_KEY, DOUBLED_KEY = "null_key", "doubled_key"
+"""What ``_reason`` says: the key is null or not a number; another row of the batch has it."""
+
+REASON_COLUMN = "_reason"
+PREFIX = "part-"
+
+_BAD = f"""
+SELECT file, row_number, CASE WHEN unset THEN '{NULL_KEY}' ELSE '{DOUBLED_KEY}' END AS reason
+FROM ranked WHERE unset OR place > $winners
+"""  # noqa: S608 - constants of this module
+_COUNT = "SELECT count(*) FROM bad"
+_FORGET = ("DROP TABLE IF EXISTS bad", "DROP TABLE IF EXISTS doubled")
+
+
+def find_bad_rows(connection: Any, *, key: Key, landed: Landed, winner_by: str | None, landing: dict[str, Any]) -> int:
+    """Make the temporary tables ``bad``, where the bad rows of a batch lie, and ``doubled``, keys that rows share.
+
+    Of the rows of one key that with the largest value of ``winner_by`` is good; null is the smallest, and among equal
+    ones that with the largest hash wins. Without ``winner_by`` none is good.
+
+    Args:
+        landing: parameters by which ``landed`` is read.
+
+    Returns:
+        Number of bad rows.
+    """
+    for statement in _FORGET:
+        connection.execute(statement).fetchall()
+    connection.execute(_make_doubled(key, landed), landing or None).fetchall()
+    connection.execute(_make_bad(key, landed, winner_by), {**landing, "winners": int(winner_by is not None)}).fetchall()
+    ((bad,),) = connection.execute(_COUNT).fetchall()
+    return int(bad)
+
+
+def write_bad_rows(
+    connection: Any,
+    uri: str,
+    *,
+    root: str,
+    columns: tuple[str, ...],
+    landed: Landed,
+    landing: dict[str, Any],
+    file_bytes: int,
+) -> None:
+    """Write the rows of ``bad`` as Parquet files below ``uri``, as they landed, with their reason.
+
+    Args:
+        root: how the engine addresses ``uri``.
+        columns: the source's columns of the batch.
+
+    Raises:
+        duckdb.Error, OSError: the disk or store refused.
+    """
+    local = local_path(uri)
+    if local is not None:
+        local.mkdir(parents=True, exist_ok=True)
+    statement = _copy_bad(columns, landed, file_bytes)
+    connection.execute(statement, {**landing, "folder": root, "pattern": PREFIX + "{i}"}).fetchall()
+    if local is not None:
+        persist(*(path for path in local.iterdir() if path.name.startswith(PREFIX)), local)
+
+
+def remove_bad_rows(uri: str, *, storage_options: Mapping[str, str]) -> None:
+    """Remove what :func:`write_bad_rows` left of an attempt that failed."""
+    import pyarrow.fs
+
+    folder = filesystem(uri, storage_options)
+    for info in folder.get_file_info(pyarrow.fs.FileSelector("", allow_not_found=True)):
+        folder.delete_file(info.path)
+    if (local := local_path(uri)) is not None and local.exists():
+        local.rmdir()
+
+
+@lru_cache(maxsize=1024)
+def _make_doubled(key: Key, landed: Landed) -> str:
+    rows = landed.rows(*keys(key.columns, "landed")).where(exp.not_(key.unset("landed")))
+    shared = exp.select(*key.aliases).from_(rows.subquery("rows")).group_by(*key.aliases).having("count(*) > 1")
+    return temporary_table("doubled", shared)
+
+
+@lru_cache(maxsize=1024)
+def _make_bad(key: Key, landed: Landed, winner_by: str | None) -> str:
+    same = (
+        exp.EQ(this=column(name, "landed"), expression=column(alias, "doubled"))
+        for name, alias in zip(key.columns, key.aliases, strict=True)
+    )
+    order = [exp.Ordered(this=column(HASH_COLUMN, "landed"), desc=True, nulls_first=False)]
+    if winner_by is not None:
+        order.insert(0, exp.Ordered(this=column(winner_by, "landed"), desc=True, nulls_first=False))
+    order += [exp.Ordered(this=exp.column(name, "landed")) for name in ("file_index", "file_row_number")]
+    place = exp.Window(
+        this=exp.RowNumber(),
+        partition_by=[column(name, "landed") for name in key.columns],
+        order=exp.Order(expressions=order),
+    )
+    ranked = (
+        landed.rows(
+            exp.alias_(exp.column("file_index", "landed"), "file"),
+            exp.alias_(exp.column("file_row_number", "landed"), "row_number"),
+            exp.alias_(key.unset("landed"), "unset"),
+            exp.alias_(place, "place"),
+        )
+        .join("doubled", on=exp.and_(*same), join_type="left")
+        .where(exp.or_(key.unset("landed"), f"NOT doubled.{key.aliases[0]} IS NULL"))
+    )
+    return temporary_table("bad", parsed(_BAD).with_("ranked", as_=ranked))
+
+
+@lru_cache(maxsize=1024)
+def _copy_bad(columns: tuple[str, ...], landed: Landed, file_bytes: int) -> str:
+    lies = "bad.file = landed.file_index AND bad.row_number = landed.file_row_number"
+    shown = [column(name, "landed") for name in (*columns, HASH_COLUMN)]
+    rows = landed.rows(*shown, exp.alias_(exp.column("reason", "bad"), REASON_COLUMN)).join("bad", on=lies)
+    return written(rows, file_bytes=file_bytes)
+
+

@@ -1,0 +1,242 @@
+"""Brings one batch from a source to bronze: read, mask, hash, compare, land, commit."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from platform_core.errors import DeletesStopped
+from platform_core.lake.bronze import bronze_schema
+from platform_core.lake.delta import batch_of, open_table
+from platform_core.lake.landing import BatchSink, batch_uri
+from platform_core.lake.row_hash import HASH_FIELD, with_hash
+from platform_core.lake.source_state import remove_state, remove_states, write_state
+from platform_core.lake.watermark import check_cursor
+from platform_core.operations.applying import KEYS, Batch, apply_batch, lake_name, stopped
+from platform_core.operations.extract import Extract
+from platform_core.operations.load_result import LoadResult, as_text, counted
+from platform_core.operations.masking import Masking
+from platform_core.operations.platform import Platform
+from platform_core.operations.schema_contract import Intake, agree
+from platform_core.operations.stopwatch import Stopwatch
+from platform_core.operations.table_lease import TableLease
+from platform_core.plugins.interfaces import BronzeOutcome, Cursor
+from platform_core.specs.column_names import normalised
+from platform_core.specs.ingestion import IngestionSpec, LoadMode
+
+
+@dataclass(kw_only=True)
+class Transfer:
+    """One batch on its way.
+
+    Args:
+        keys_only: read the keys of all rows, to find those that are gone.
+        mark: highest cursor value in bronze; an append takes what lies above it.
+        since: lowest cursor value that is read.
+        until: highest cursor value that is read.
+        stateful: the source's memory of this batch is kept.
+        state: what the source knew after the batch that bronze holds.
+        read_state: what of it the source is given; a reload gives it none.
+    """
+
+    spec: IngestionSpec
+    platform: Platform
+    extract: Extract
+    lease: TableLease
+    masking: Masking
+    watch: Stopwatch
+    started_at: dt.datetime
+    keys_only: bool = False
+    mark: Cursor | None = None
+    since: Cursor | None = None
+    until: Cursor | None = None
+    stateful: bool = False
+    state: bytes | None = field(default=None, repr=False)
+    read_state: bytes | None = field(default=None, repr=False)
+    largest: Any = field(default=None, init=False)
+    _state_written: bool = field(default=False, init=False)
+
+    def run(self) -> LoadResult:
+        """Read the batch to its end, then apply it.
+
+        Raises:
+            DeletesStopped: the batch stays in the landing, and the load log knows of it.
+            PlatformError: nothing was applied, and nothing stays in the landing.
+        """
+        spec, lease = self.spec, self.lease
+        with self.watch.phase("extract"):
+            reader = self.extract.read(
+                mode=LoadMode.FULL if self.keys_only else spec.mode,
+                columns=spec.key if self.keys_only else None,
+                since=self.since,
+                until=self.until,
+                state=self.read_state,
+            )
+        intake = self._intake(reader.schema)
+        sink = BatchSink(
+            batch_uri(self.platform.lake.landing(spec.ref), lease.batch_id),
+            storage_options=self.platform.lake.storage_options,
+            schema=self._landed_schema(intake),
+            batch_id=lease.batch_id,
+            mode=KEYS if self.keys_only else str(spec.mode),
+            held_batch=lease.held_batch,
+        )
+        with sink:
+            # Closed before the source is, also where something fails in between: a thread reads ahead.
+            with closing(self.extract.batches(reader, watch=self.watch)) as batches:
+                for batch in batches:
+                    with self.watch.phase("mask"):
+                        shaped = self._new_rows(intake.shaped(batch))
+                    with self.watch.phase("land"):
+                        # Keys are looked for, and their rows compared with none.
+                        sink.write(shaped if self.keys_only else with_hash(shaped))
+            with self.watch.phase("land"):
+                sink.complete(cursor_from=as_text(self.since), cursor_to=as_text(self.largest))
+            state = self._new_state()
+            notes = self._notes()
+            try:
+                outcome = self._apply(sink, intake, state)
+            except DeletesStopped as error:
+                raise self._stopped(error, sink, state) from None
+            except BaseException:
+                # An error may come from what the engine does behind its commit.
+                if sink.landed is not None and self._is_committed():
+                    sink.keep()
+                raise
+            if outcome.committed:
+                sink.keep()
+        self._tidy_states(outcome)
+        return replace(self._result(sink, intake, outcome), notes=notes)
+
+    def _intake(self, given: pa.Schema) -> Intake:
+        spec = self.spec
+        only = tuple(normalised(name) for name in spec.key) if self.keys_only else None
+        intake = agree(spec, given, existing=self.lease.columns, masking=self.masking, only=only)
+        if not self.keys_only and (cursor := lake_name(spec.cursor)) is not None:
+            check_cursor(intake.schema, cursor, of=str(spec.ref))
+        for what, names in (("adding", intake.added), ("widening", intake.widened), ("missing", intake.missing)):
+            if names:
+                self.platform.log.info("%s: %s columns %s", spec.ref, what, ", ".join(names))
+        return intake
+
+    def _landed_schema(self, intake: Intake) -> pa.Schema:
+        return intake.schema if self.keys_only else intake.schema.append(HASH_FIELD)
+
+    def _new_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows that are loaded: of an append only those above the watermark."""
+        spec = self.spec
+        cursor = lake_name(spec.cursor)
+        if cursor is None or self.keys_only:
+            return batch
+        if spec.mode is LoadMode.APPEND and self.mark is not None:
+            values = batch[cursor]
+            batch = batch.filter(pc.greater(values, pa.scalar(self.mark, values.type)))
+        largest = pc.max(batch[cursor]).as_py()
+        if largest is not None and (self.largest is None or largest > self.largest):
+            self.largest = int(largest) if isinstance(largest, Decimal) else largest
+        return batch
+
+    def _notes(self) -> tuple[str, ...]:
+        """What the source says of what was read, in the log, too."""
+        notes = self.extract.notes()
+        for line in notes:
+            self.platform.log.warning("%s: %s", self.spec.ref, line)
+        return notes
+
+    def _new_state(self) -> bytes | None:
+        """What is kept with this batch of what the source knows."""
+        if not self.stateful:
+            return None
+        return self.state if self.keys_only else self.extract.state()
+
+    def _apply(self, sink: BatchSink, intake: Intake, state: bytes | None) -> BronzeOutcome:
+        def land() -> tuple[str, ...]:
+            with self.watch.phase("land"):
+                self._write_state(state)
+                return sink.land().file_uris
+
+        held = sink.held
+        if held is None:
+            self._write_state(state)
+        batch = Batch(
+            schema=self._landed_schema(intake),
+            files=() if sink.landed is None else sink.landed.file_uris,
+            rows=held,
+            land=None if held is None else land,
+            keys_only=self.keys_only,
+            commit_always=state is not None and state != self.state,
+            metadata={"rows_read": str(self.extract.rows)},
+        )
+        with self.watch.phase("apply"):
+            return apply_batch(
+                batch, spec=self.spec, platform=self.platform, lease=self.lease, modified_at=self.started_at
+            )
+
+    def _stopped(self, error: DeletesStopped, sink: BatchSink, state: bytes | None) -> Exception:
+        landed = sink.land()
+        self._write_state(state)
+        sink.keep()
+        figures: Mapping[str, Any] = {
+            "rows_read": self.extract.rows,
+            "bytes_landed": landed.bytes,
+            "seconds": self.watch.seconds,
+        }
+        return stopped(error, spec=self.spec, lease=self.lease, figures=figures)
+
+    def _is_committed(self) -> bool:
+        lake = self.platform.lake
+        return (
+            batch_of(open_table(lake.table(self.spec.ref), storage_options=lake.storage_options)) == self.lease.batch_id
+        )
+
+    def _write_state(self, state: bytes | None) -> None:
+        if state is not None and not self._state_written:
+            lake = self.platform.lake
+            folder = lake.source_state(self.spec.ref)
+            write_state(folder, self.lease.batch_id, state, storage_options=lake.storage_options)
+            self._state_written = True
+
+    def _tidy_states(self, outcome: BronzeOutcome) -> None:
+        if not self._state_written:
+            return
+        lake = self.platform.lake
+        folder = lake.source_state(self.spec.ref)
+        if outcome.committed:
+            remove_states(folder, but=self.lease.batch_id, storage_options=lake.storage_options)
+        else:
+            remove_state(folder, self.lease.batch_id, storage_options=lake.storage_options)
+
+    def _result(self, sink: BatchSink, intake: Intake, outcome: BronzeOutcome) -> LoadResult:
+        seen = [value for value in (self.mark, self.largest) if value is not None]
+        return LoadResult(
+            table=self.spec.ref,
+            mode=self.spec.mode,
+            batch_id=self.lease.batch_id,
+            keys_only=self.keys_only,
+            rows_read=self.extract.rows,
+            bytes_landed=0 if sink.landed is None else sink.landed.bytes,
+            seconds=dict(self.watch.seconds),
+            watermark_from=self.mark,
+            watermark_to=_largest(seen),
+            schema=bronze_schema(intake.schema.append(HASH_FIELD)),
+            columns=dict(zip(intake.names.lake, intake.names.sources, strict=True)),
+            **counted(outcome),
+        )
+
+
+def _largest(values: list[Any]) -> Any:
+    """The larger of two cursor values, of which a date may have become a time meanwhile."""
+    return max(values, key=_comparable) if values else None
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return dt.datetime.combine(value, dt.time())
+    return value
