@@ -87,9 +87,7 @@ def land(folder: Path, name: str, rows: int) -> None:
     with duckdb.connect() as connection:
         reader = connection.sql(sql).to_arrow_reader(65_536)
         schema = reader.schema.append(HASH_FIELD)
-        with LandingWriter(
-            str(folder / name), storage_options={}, schema=schema, batch_id=1, mode="full"
-        ) as writer:
+        with LandingWriter(str(folder / name), storage_options={}, schema=schema, batch_id=1, mode="full") as writer:
             for batch in reader:
                 writer.write(with_hash(batch))
             writer.complete()

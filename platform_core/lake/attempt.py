@@ -12,7 +12,7 @@ from platform_core.errors import DeletesStopped, LoadError, StorageError
 from platform_core.faults import FaultPoint, reach
 from platform_core.lake import comparison
 from platform_core.lake.commit import NewFiles, NewSchema
-from platform_core.lake.comparison import Key, Landed
+from platform_core.lake.comparison import Key
 from platform_core.lake.delta import DataFile
 from platform_core.lake.evolution import rewrite_wider
 from platform_core.lake.landed import LandedRows
@@ -321,6 +321,7 @@ class Attempt:
         statement = comparison.copy_changed(
             self._table_columns() if landed is None else self._columns,
             landed,
+            flagged=self._load.deleted_flag is not None,
             replaced=frozenset(self._columns_of(paths)) if paths else None,
             file_bytes=FILE_BYTES,
         )

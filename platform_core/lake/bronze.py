@@ -14,6 +14,7 @@ from platform_core.lake.columns import lake_schema, refuse_reserved
 from platform_core.lake.commit import NewSchema, TableMoved
 from platform_core.lake.delta import batch_of, data_files, fence_of, is_plain, open_table, table_schema
 from platform_core.lake.evolution import schema_change
+from platform_core.lake.freshness import is_newest
 from platform_core.lake.landed import LandedRows
 from platform_core.lake.row_hash import HASH_COLUMN, HASH_VERSION_KEY, require_version
 from platform_core.lake.unchanged import changes_nothing, is_small
@@ -82,10 +83,12 @@ def apply(load: BronzeLoad, *, session: Session) -> BronzeOutcome:
 
 def _applied(load: BronzeLoad, rows: LandedRows, session: Session) -> BronzeOutcome:
     held = load.held_batch
-    for _ in range(ATTEMPTS):
-        table = open_table(load.uri, storage_options=load.storage_options)
-        reach(FaultPoint.BRONZE_READ)
+    for attempt in range(ATTEMPTS):
+        table = _as_begun(load) if attempt == 0 else None
+        if table is None:
+            table = open_table(load.uri, storage_options=load.storage_options)
         newest = batch_of(table)
+        reach(FaultPoint.BRONZE_READ)
         if table is not None and newest == load.batch_id:
             return outcome_of(table)
         _refuse_overtaken(load, table, newest=newest, held=held)
@@ -102,6 +105,14 @@ def _applied(load: BronzeLoad, rows: LandedRows, session: Session) -> BronzeOutc
     )
 
 
+def _as_begun(load: BronzeLoad) -> DeltaTable | None:
+    """The handle that the load began with, where no version was committed since; opening anew costs more."""
+    handle = load.handle
+    if handle is None or not is_newest(handle, load.uri, storage_options=load.storage_options):
+        return None
+    return handle
+
+
 def _once(load: BronzeLoad, rows: LandedRows, session: Session, table: DeltaTable | None) -> BronzeOutcome:
     if table is None:
         if load.keys_only:
@@ -110,8 +121,9 @@ def _once(load: BronzeLoad, rows: LandedRows, session: Session, table: DeltaTabl
     else:
         change = _check_table(load, table)
         files = data_files(table, columns=load.key[:1] if load.mode is LoadMode.INCREMENTAL else ())
-        if change is None and not load.commit_always and is_small(load, files) and changes_nothing(load, files):
-            return outcome_of(table, unchanged=rows.count)
+        tellable = change is None and not load.commit_always and is_small(load, files)
+        if tellable and load.rows is not None and changes_nothing(load, load.rows, files):
+            return outcome_of(table, unchanged=load.rows.num_rows)
     with session.cursor() as connection:
         return Attempt(load, rows, session, connection, table, files, change).run()
 

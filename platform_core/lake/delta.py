@@ -162,7 +162,7 @@ class DeltaTableReader(TableReader):
 
     @property
     def plain_files(self) -> tuple[str, ...] | None:
-        """Paths or URLs of the Parquet files that together are the table; None where only Delta readers read it right."""
+        """Paths or URLs of the Parquet files that are the table; None where only Delta readers read it right."""
         if not is_plain(self.handle):
             return None
         root = local_path(self.handle.table_uri)

@@ -30,11 +30,12 @@ def schema_change(held: pa.Schema, given: pa.Schema, *, own: Sequence[str], of: 
     """
     missing = [name for name in own if name not in given.names]
     common = [name for name in own if name in given.names]
-    wider = {name for name in common if given.field(name).type != held.field(name).type}
-    narrowed = [name for name in sorted(wider) if widened(held.field(name).type, given.field(name).type) != given.field(name).type]
+    types = {name: (held.field(name).type, given.field(name).type) for name in common}
+    wider = {name for name, (old, new) in types.items() if old != new}
+    narrowed = [name for name in sorted(wider) if widened(*types[name]) != types[name][1]]
     added = tuple(pa.field(field.name, field.type) for field in given if field.name not in own)
     if missing or narrowed:
-        changes = (f"{name} ({held.field(name).type} in the table, {given.field(name).type} now)" for name in narrowed)
+        changes = ("{} ({} in the table, {} now)".format(name, *types[name]) for name in narrowed)
         lines = [
             f"{of}: the columns are not those of the table; nothing was written",
             *([f"  added: {', '.join(field.name for field in added)}"] if added else []),
@@ -49,9 +50,7 @@ def schema_change(held: pa.Schema, given: pa.Schema, *, own: Sequence[str], of: 
     return NewSchema(added=added, whole=pa.schema([*fields, *added]))
 
 
-def rewrite_wider(
-    files: NewFiles, paths: Sequence[str], *, schema: pa.Schema, own: Sequence[str]
-) -> dict[str, int]:
+def rewrite_wider(files: NewFiles, paths: Sequence[str], *, schema: pa.Schema, own: Sequence[str]) -> dict[str, int]:
     """Write data files again in wider types, row hashes included; returns the new files' sizes by name.
 
     Args:
@@ -70,13 +69,14 @@ def rewrite_wider(
     sizes = {}
     for number, path in enumerate(paths):
         name = f"{files.prefix}wider{number}.parquet"
-        with folder.open_input_file(path) as stream, pq.ParquetFile(stream) as old:
-            with (
-                folder.open_output_stream(name) as sink,
-                pq.ParquetWriter(sink, plain, compression="zstd", compression_level=1) as writer,
-            ):
-                for batch in old.iter_batches(_BATCH_ROWS):
-                    writer.write_batch(_wider(batch, plain, own=own))
+        with (
+            folder.open_input_file(path) as stream,
+            pq.ParquetFile(stream) as old,
+            folder.open_output_stream(name) as sink,
+            pq.ParquetWriter(sink, plain, compression="zstd", compression_level=1) as writer,
+        ):
+            for batch in old.iter_batches(_BATCH_ROWS):
+                writer.write_batch(_wider(batch, plain, own=own))
         sizes[name] = folder.get_file_info(name).size
     return sizes
 

@@ -20,7 +20,19 @@ from platform_core.lake import comparison
 from platform_core.lake.commit import NewFiles, NewSchema, TableMoved
 from platform_core.lake.delta import DataFile, batch_of, data_files, is_plain, open_table, table_schema
 from platform_core.lake.evolution import rewrite_wider, schema_change
-from platform_core.lake.parquet_sql import DIALECT, column, keys, parquet, parsed, same_key, temporary_table, written
+from platform_core.lake.parquet_sql import (
+    DIALECT,
+    column,
+    file_of,
+    keys,
+    moved,
+    parquet,
+    parsed,
+    place,
+    same_key,
+    temporary_table,
+    written,
+)
 from platform_core.lake.row_hash import HASH_COLUMN, HASH_FIELD, HASH_VERSION, HASH_VERSION_KEY, require_version
 from platform_core.lake.storage import engine_path, engine_root
 from platform_core.plugins.interfaces import BronzeLoad
@@ -52,9 +64,9 @@ _FIELDS = (
 _TURNS = """
 SELECT * FROM (
   SELECT
-    fresh.file AS new_file, fresh.row_number AS new_row, held.file AS old_file, held.row_number AS old_row,
-    fresh.is_current AND (held.row_number IS NULL OR held.hash IS DISTINCT FROM fresh.hash) AS opens,
-    held.row_number IS NOT NULL AND (NOT fresh.is_current OR held.hash IS DISTINCT FROM fresh.hash) AS closes,
+    fresh.at AS new_at, held.at AS old_at,
+    fresh.is_current AND (held.at IS NULL OR held.hash IS DISTINCT FROM fresh.hash) AS opens,
+    held.at IS NOT NULL AND (NOT fresh.is_current OR held.hash IS DISTINCT FROM fresh.hash) AS closes,
     NOT fresh.is_current AS deletes,
     greatest(fresh.modified_at, $clock::TIMESTAMPTZ) AS moment,
     fresh.batch_id AS batch_id
@@ -63,9 +75,8 @@ SELECT * FROM (
 WHERE opens OR closes
 """
 _COUNT = "SELECT count(*) FILTER (opens), count(*) FILTER (closes) FROM turns"
-_TOUCHED = "SELECT DISTINCT old_file FROM turns WHERE closes ORDER BY old_file"
-_REPOSITION = "UPDATE turns SET old_file = list_position($replaced, old_file) - 1 WHERE closes"
-_LIES = "replaced.file_index = turns.old_file AND replaced.file_row_number = turns.old_row AND turns.closes"
+_TOUCHED = f"SELECT DISTINCT {file_of('old_at')} AS touched FROM turns WHERE closes ORDER BY touched"  # noqa: S608
+_REPOSITION = f"UPDATE turns SET old_at = {moved('old_at', to='replaced')} WHERE closes"  # noqa: S608
 
 
 def catch_up(load: BronzeLoad, *, session: Session) -> None:
@@ -143,8 +154,8 @@ class _Step:
         self._changed = _Files(engine_root(session, load.uri, load.storage_options), changed)
         self._root = engine_root(session, uri, load.storage_options)
         self._files = [] if held is None else data_files(held, columns=("_valid_from", "_valid_to"))
-        moments = [file.highest[name] for file in self._files for name in ("_valid_from", "_valid_to") if name in file.highest]
-        self._clock = max(moments, default=None)
+        moments = [file.highest.get(name) for file in self._files for name in ("_valid_from", "_valid_to")]
+        self._clock = max((moment for moment in moments if moment is not None), default=None)
         plain = table_schema(bronze)
         self._own = pa.schema([field for field in plain if field.name not in TECHNICAL_COLUMNS])
         self._change = self._schema_change()
@@ -253,8 +264,7 @@ def _make_turns(key: tuple[str, ...], *, empty: bool) -> str:
             exp.alias_(column(HASH_COLUMN, "bronze"), "hash"),
             exp.alias_(column("_modified_at", "bronze"), "modified_at"),
             exp.alias_(column("_batch_id", "bronze"), "batch_id"),
-            exp.alias_(exp.column("file_index", "bronze"), "file"),
-            exp.alias_(exp.column("file_row_number", "bronze"), "row_number"),
+            exp.alias_(place("bronze"), "at"),
         )
         .from_(parquet("bronze"))
         .where('bronze."_batch_id" > $known', dialect=DIALECT)
@@ -266,8 +276,7 @@ def _make_turns(key: tuple[str, ...], *, empty: bool) -> str:
             exp.select(
                 *keys(key, "versions"),
                 exp.alias_(column(HASH_COLUMN, "versions"), "hash"),
-                exp.alias_(exp.column("file_index", "versions"), "file"),
-                exp.alias_(exp.column("file_row_number", "versions"), "row_number"),
+                exp.alias_(place("versions"), "at"),
             )
             .from_(parquet("versions"))
             .where('versions."_valid_to" IS NULL')
@@ -292,7 +301,7 @@ def _copy_open(own: tuple[str, ...], *, held: frozenset[str] | None, given: froz
             dialect=DIALECT,
         )
         .from_(parquet("bronze"))
-        .join("turns", on="bronze.file_index = turns.new_file AND bronze.file_row_number = turns.new_row")
+        .join("turns", on=exp.EQ(this=place("bronze"), expression=exp.column("new_at", "turns")))
         .where("turns.opens")
     )
     if held is None:
@@ -300,7 +309,7 @@ def _copy_open(own: tuple[str, ...], *, held: frozenset[str] | None, given: froz
     kept = (
         exp.select(*(_shown(name, "replaced", held) for name in (*own, *VERSION_COLUMNS)))
         .from_(parquet("replaced"))
-        .join("turns", on=_LIES, join_type="anti")
+        .join("turns", on=_lies(), join_type="anti")
         .where('replaced."_valid_to" IS NULL')
     )
     return written(exp.union(kept, fresh, distinct=False), file_bytes=FILE_BYTES)
@@ -320,10 +329,15 @@ def _copy_closed(own: tuple[str, ...]) -> str:
             dialect=DIALECT,
         )
         .from_(parquet("replaced"))
-        .join("turns", on=_LIES, join_type="left")
+        .join("turns", on=_lies(), join_type="left")
         .where('turns.closes OR replaced."_valid_to" IS NOT NULL')
     )
     return written(rows, file_bytes=FILE_BYTES)
+
+
+def _lies() -> exp.Condition:
+    """A version of a replaced file is one that closes."""
+    return exp.and_(exp.EQ(this=place("replaced"), expression=exp.column("old_at", "turns")), "turns.closes")
 
 
 def _shown(name: str, table: str, held: frozenset[str]) -> exp.Expression:

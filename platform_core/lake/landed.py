@@ -24,11 +24,6 @@ class LandedRows:
         """How SQL sees them."""
         return Landed(held=self._load.rows is not None)
 
-    @property
-    def count(self) -> int:
-        """Number of rows that are held in memory."""
-        return 0 if self._load.rows is None else int(self._load.rows.num_rows)
-
     def land(self) -> None:
         """Bring rows that are held in memory into the landing, once; called before anything is written."""
         if not self._landed and self._load.land is not None:
@@ -44,7 +39,7 @@ class LandedRows:
             position = pa.array(np.arange(rows.num_rows, dtype=np.int64))
             placed = rows.append_column("file_index", pa.array(np.zeros(rows.num_rows, dtype=np.int64)))
             connection.register(HELD_ROWS, placed.append_column("file_row_number", position))
-            return {}, self.count
+            return {}, rows.num_rows
         files = []
         for uri in load.files:
             folder, _, name = uri.rpartition("/")

@@ -322,11 +322,14 @@ def batch_ids(landing: str, *, storage_options: Mapping[str, str]) -> list[int]:
     import pyarrow.fs
 
     try:
-        selector = pyarrow.fs.FileSelector("", allow_not_found=True)
-        found = filesystem(landing, storage_options).get_file_info(selector)
+        if (local := local_path(landing)) is not None:
+            names = [path.name for path in local.iterdir()] if local.exists() else []
+        else:
+            selector = pyarrow.fs.FileSelector("", allow_not_found=True)
+            names = [info.base_name for info in filesystem(landing, storage_options).get_file_info(selector)]
     except OSError as error:
         raise StorageError(f"{landing}: cannot be listed\n  {redacted(error)}") from None
-    return sorted(int(info.base_name) for info in found if info.base_name.isdecimal())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def remove_batch(uri: str, *, storage_options: Mapping[str, str]) -> None:
@@ -337,8 +340,8 @@ def remove_batch(uri: str, *, storage_options: Mapping[str, str]) -> None:
     """
     import pyarrow.fs
 
-    reach(FaultPoint.LANDING_CLEANUP)
     try:
+        reach(FaultPoint.LANDING_CLEANUP)
         store = filesystem(uri, storage_options)
         found = store.get_file_info(pyarrow.fs.FileSelector("", allow_not_found=True))
         for info in sorted(found, key=lambda info: info.base_name != MANIFEST):

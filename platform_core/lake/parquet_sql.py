@@ -1,7 +1,8 @@
 """The pieces of SQL that all work on Parquet files shares: files by parameter, quoted names, written files.
 
-A row is known by where it lies: ``file_index`` (the file's position in the list that is read) and
-``file_row_number``, two columns that DuckDB adds to Parquet files.
+A row is known by where it lies: one number of the file's position in the list that is read and of the row's in the
+file, which DuckDB gives as ``file_index`` and ``file_row_number``. One number, because millions of rows carry it through
+a join.
 """
 
 from __future__ import annotations
@@ -32,6 +33,26 @@ def parquet(files: str) -> exp.Table:
     union = exp.Kwarg(this=exp.var("union_by_name"), expression=exp.true())
     read = exp.Anonymous(this="read_parquet", expressions=[parameter(files), union])
     return exp.Table(this=read, alias=exp.TableAlias(this=exp.to_identifier(files)))
+
+
+_ROW_BITS = 40
+
+
+def place(table: str) -> exp.Expression:
+    """Where a row of a relation lies; not null."""
+    file = exp.cast(exp.column("file_index", table), "bigint")
+    shifted = exp.BitwiseLeftShift(this=file, expression=exp.Literal.number(_ROW_BITS))
+    return exp.paren(exp.BitwiseOr(this=exp.paren(shifted), expression=exp.column("file_row_number", table)))
+
+
+def file_of(place: str) -> str:
+    """SQL for the file's position in a place."""
+    return f"({place} >> {_ROW_BITS})"
+
+
+def moved(place: str, *, to: str) -> str:
+    """SQL for the same row after its file got another position: the one at which the list ``$to`` names the old."""
+    return f"((list_position(${to}, {file_of(place)}) - 1)::BIGINT << {_ROW_BITS}) | ({place} & {(1 << _ROW_BITS) - 1})"
 
 
 def keys(key: tuple[str, ...], table: str | None = None) -> list[exp.Expression]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from platform_core.lake.comparison import Key, Landed
-from platform_core.lake.parquet_sql import column, keys, parsed, temporary_table, written
+from platform_core.lake.parquet_sql import column, keys, parsed, place, temporary_table, written
 from platform_core.lake.row_hash import HASH_COLUMN
 from platform_core.lake.storage import filesystem, local_path, persist
 
@@ -20,7 +20,7 @@ REASON_COLUMN = "_reason"
 PREFIX = "part-"
 
 _BAD = f"""
-SELECT file, row_number, CASE WHEN unset THEN '{NULL_KEY}' ELSE '{DOUBLED_KEY}' END AS reason
+SELECT at, CASE WHEN unset THEN '{NULL_KEY}' ELSE '{DOUBLED_KEY}' END AS reason
 FROM ranked WHERE unset OR place > $winners
 """  # noqa: S608 - constants of this module
 _COUNT = "SELECT count(*) FROM bad"
@@ -102,18 +102,17 @@ def _make_bad(key: Key, landed: Landed, winner_by: str | None) -> str:
     order = [exp.Ordered(this=column(HASH_COLUMN, "landed"), desc=True, nulls_first=False)]
     if winner_by is not None:
         order.insert(0, exp.Ordered(this=column(winner_by, "landed"), desc=True, nulls_first=False))
-    order += [exp.Ordered(this=exp.column(name, "landed")) for name in ("file_index", "file_row_number")]
-    place = exp.Window(
+    order.append(exp.Ordered(this=place("landed")))
+    rank = exp.Window(
         this=exp.RowNumber(),
         partition_by=[column(name, "landed") for name in key.columns],
         order=exp.Order(expressions=order),
     )
     ranked = (
         landed.rows(
-            exp.alias_(exp.column("file_index", "landed"), "file"),
-            exp.alias_(exp.column("file_row_number", "landed"), "row_number"),
+            exp.alias_(place("landed"), "at"),
             exp.alias_(key.unset("landed"), "unset"),
-            exp.alias_(place, "place"),
+            exp.alias_(rank, "place"),
         )
         .join("doubled", on=exp.and_(*same), join_type="left")
         .where(exp.or_(key.unset("landed"), f"NOT doubled.{key.aliases[0]} IS NULL"))
@@ -123,9 +122,7 @@ def _make_bad(key: Key, landed: Landed, winner_by: str | None) -> str:
 
 @lru_cache(maxsize=1024)
 def _copy_bad(columns: tuple[str, ...], landed: Landed, file_bytes: int) -> str:
-    lies = "bad.file = landed.file_index AND bad.row_number = landed.file_row_number"
+    lies = exp.EQ(this=exp.column("at", "bad"), expression=place("landed"))
     shown = [column(name, "landed") for name in (*columns, HASH_COLUMN)]
     rows = landed.rows(*shown, exp.alias_(exp.column("reason", "bad"), REASON_COLUMN)).join("bad", on=lies)
     return written(rows, file_bytes=file_bytes)
-
-

@@ -34,9 +34,9 @@ def write_state(folder: str, batch_id: int, state: bytes, *, storage_options: Ma
     Raises:
         StorageError: the disk or store refused.
     """
-    reach(FaultPoint.STATE_WRITE)
     name = _name(batch_id)
     try:
+        reach(FaultPoint.STATE_WRITE)
         if (local := local_path(folder)) is None:
             with filesystem(folder, storage_options).open_output_stream(name) as stream:
                 stream.write(state)

@@ -29,7 +29,7 @@ def is_small(load: BronzeLoad, files: Sequence[DataFile]) -> bool:
     return comparable and 0 < len(files) <= MOST_FILES and sum(file.size for file in files) <= MOST_BYTES
 
 
-def changes_nothing(load: BronzeLoad, files: Sequence[DataFile]) -> bool:
+def changes_nothing(load: BronzeLoad, rows: pa.Table, files: Sequence[DataFile]) -> bool:
     """Whether bronze has every row of the batch as it is, and for a full load no other current row.
 
     A row's hash covers its key, so equal hashes mean one key and equal values. A batch with null or doubled keys
@@ -38,8 +38,7 @@ def changes_nothing(load: BronzeLoad, files: Sequence[DataFile]) -> bool:
     Raises:
         ArrowException, OSError: a file cannot be read.
     """
-    assert load.rows is not None
-    given = load.rows[HASH_COLUMN].combine_chunks()
+    given = rows[HASH_COLUMN].combine_chunks()
     if len(pc.unique(given)) < len(given):
         return False
     folder = filesystem(load.uri, load.storage_options)
@@ -48,7 +47,7 @@ def changes_nothing(load: BronzeLoad, files: Sequence[DataFile]) -> bool:
     if load.deleted_flag is None:
         here, gone = given, given.slice(0, 0)
     else:
-        flags = load.rows[load.deleted_flag].combine_chunks().cast(pa.bool_()).fill_null(False)
+        flags = rows[load.deleted_flag].combine_chunks().cast(pa.bool_()).fill_null(False)
         here, gone = given.filter(pc.invert(flags)), given.filter(flags)
     if load.mode is LoadMode.FULL and pc.sum(current).as_py() != len(here):
         return False

@@ -14,6 +14,7 @@ from platform_core.errors import LoadError, Overtaken, SchemaError
 from platform_core.lake.delta import file_sizes
 from platform_core.lake.landing import batch_ids, batch_uri, remove_batch
 from platform_core.lake.source_state import read_state
+from platform_core.lake.storage import local_path
 from platform_core.lake.watermark import watermark
 from platform_core.operations.applying import KEYS, lake_name
 from platform_core.operations.extract import Extract, opened
@@ -116,8 +117,8 @@ class _Load:
     def run(self) -> LoadResult:
         approved: LoadResult | None = None
         with self._leased(str(self.spec.mode)) as (lease, watch):
-            self._stopped = self.platform.loads.stopped(self.spec.ref)
-            # Where nothing was ever stopped, nothing can be approved.
+            self._stopped = self._stopped_before(lease)
+            # Where nothing was stopped, nothing can be approved.
             pending = (
                 None if self._stopped is None else pending_approval(self.spec, platform=self.platform, lease=lease)
             )
@@ -281,6 +282,16 @@ class _Load:
             None if text is None else cursor_value(text, type_, of=spec.ref) for text in (reload.since, reload.until)
         )
         return since, until
+
+    def _stopped_before(self, lease: TableLease) -> StoppedLoad | None:
+        """The newest stopped load, as far as bronze has not been loaded since."""
+        landing = self.platform.lake.landing(self.spec.ref)
+        if local_path(landing) is not None:
+            # A stopped load left its batch there, and a look into a folder costs less than a query.
+            ids = batch_ids(landing, storage_options=self.platform.lake.storage_options)
+            if not any(batch_id > lease.held_batch for batch_id in ids):
+                return None
+        return self.platform.loads.stopped(self.spec.ref)
 
     def _remove_superfluous(self, lease: TableLease) -> None:
         """Remove what loads before this one landed and never committed: they were stopped, or killed."""

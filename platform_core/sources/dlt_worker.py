@@ -92,7 +92,7 @@ def told(error: BaseException, asked: dict[str, Any]) -> str:
             return (
                 f"{where}: rows cannot be compared by the resource's cursor '{asked['cursor'] or ''}' "
                 f"({type(each).__name__})\n"
-                "  a row lacks it, or it is of another kind than the watermark: declare its type, or load the table anew"
+                "  a row lacks it, or it is of another kind than the watermark: declare its type, or reload the table"
             )
     if isinstance(root, ModuleNotFoundError) and root.name:
         return f"{where}: the module '{root.name}' is not installed\n  correct the connection's 'source', or install it"

@@ -18,9 +18,10 @@ from pydantic import Field, field_validator
 from sqlglot import exp, select
 
 from platform_core.errors import SourceError, redacted
-from platform_core.plugins.interfaces import ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.sources.duckdb_types import DIALECT, Column, arrow_type, column_of, exactly
 from platform_core.sources.naming import check_columns, identifier, known, split_object, table
+from platform_core.sources.sql_source import SqlSource
 from platform_core.sources.statement import Statement, check_filter, check_query, placed, select_statement, written
 from platform_core.sources.streaming import Batches, Stream, Streams, shaped, since_scalar, until_scalar
 from platform_core.sources.types import TypedOptions, UnfitError, parse_type, unfit
@@ -58,7 +59,7 @@ class DuckdbOptions(Model):
         return value
 
 
-class DuckdbSource(Source):
+class DuckdbSource(SqlSource):
     """Tables, views and queries of one DuckDB file; a query's own threads share its work, so there is one reader."""
 
     Options = DuckdbOptions

@@ -52,8 +52,8 @@ class FileOptions(TypedOptions):
     )
     stray_quotes: Literal["refuse", "keep"] = Field(
         default="refuse",
-        description="What becomes of quotes of a CSV within a value that is not quoted, or after the end of one that is; "
-        "keep: those within stay, those after an end are dropped.",
+        description="What becomes of quotes of a CSV in an unquoted value, and of text after the end of a quoted one; "
+        "keep: such quotes stay, and such text is part of the value.",
     )
     encoding: str = Field(default="utf-8", description="Encoding of CSV and JSON.", examples=["latin-1"])
     header: bool = Field(

@@ -99,9 +99,11 @@ class Choice:
         """What was left out or read again, for people."""
         notes = []
         if self.duplicates:
-            notes.append(f"{self.duplicates:,} files left out: they hold exactly what a loaded file did")
+            notes.append(f"files left out, for they hold exactly what a loaded one did: {self.duplicates:,}")
         if self.replaced:
-            notes.append(f"{self.replaced:,} files read again: they hold something else than when they were loaded")
+            notes.append(
+                f"files read again, for they hold something else than when they were loaded: {self.replaced:,}"
+            )
         return notes
 
     @staticmethod

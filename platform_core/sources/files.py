@@ -189,7 +189,7 @@ class FilesSource(Source):
                 f"{where}: file '{writing[0].name}' is still being written\n  load again once it is complete"
             )
         if writing:
-            notes.append(f"{len(writing):,} files left for the next load: they are still being written")
+            notes.append(f"files left for the next load, for they are still being written: {len(writing):,}")
         gone = {*looked_at} - {*complete}
         self._settled.update(complete)
         return [file for file in files if file not in gone]
@@ -265,7 +265,7 @@ class FilesSource(Source):
                 choice.ledger.keep_only(plan.listed)
             plan.notes.extend(choice.notes())
         if bad_rows:
-            plan.notes.append(f"{bad_rows:,} rows left out: they have more or fewer values than there are columns")
+            plan.notes.append(f"rows left out, for they have more or fewer values than there are columns: {bad_rows:,}")
         self._state = choice.ledger.state() if choice is not None else None
         self._notes = tuple(plan.notes)
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from sqlglot import exp, select
 
 from platform_core.errors import SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.sources.mysql_plan import DIALECT, MysqlPlan
 from platform_core.sources.mysql_rows import TextRows
 from platform_core.sources.mysql_session import (
@@ -26,6 +26,7 @@ from platform_core.sources.mysql_session import (
 from platform_core.sources.mysql_types import Column, column_of
 from platform_core.sources.naming import check_columns, identifier, known, split_object, table
 from platform_core.sources.side_by_side import side_by_side
+from platform_core.sources.sql_source import SqlSource
 from platform_core.sources.statement import Range, check_filter, check_query, placed, split_ranges, written
 from platform_core.sources.streaming import Batches, Stream, Streams, shaped
 from platform_core.sources.types import TypedOptions, UnfitError, parse_type, unfit
@@ -42,7 +43,7 @@ class MysqlObjectOptions(TypedOptions):
     )
 
 
-class MysqlSource(Source):
+class MysqlSource(SqlSource):
     """Tables, views and queries of one MySQL or MariaDB server."""
 
     Options = MysqlOptions

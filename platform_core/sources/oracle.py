@@ -16,11 +16,12 @@ from pydantic import Field
 from sqlglot import exp
 
 from platform_core.errors import PluginError, SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.sources.cursor_range import CursorRange
 from platform_core.sources.cursor_rows import Column, LargeValueOptions, announced, batch_rows, schema_of
 from platform_core.sources.naming import check_columns, known, split_object, table
 from platform_core.sources.oracle_types import Announced, bound_node, bound_value, column_of
+from platform_core.sources.sql_source import SqlSource
 from platform_core.sources.statement import Statement, check_filter, placed, select_statement
 from platform_core.sources.streaming import Batches, Stream, Streams, shaped
 from platform_core.sources.types import parse_type
@@ -49,7 +50,7 @@ class OracleOptions(Model):
     call_timeout: int = Field(default=3600, ge=1, description="Seconds that one exchange with the server may take.")
 
 
-class OracleSource(Source):
+class OracleSource(SqlSource):
     """Tables, views and queries of one Oracle database."""
 
     Options = OracleOptions

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from sqlglot import exp
 
 from platform_core.errors import SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.sources.naming import check_columns, identifier, split_object, table
 from platform_core.sources.naming import column as column_node
 from platform_core.sources.postgres_catalog import (
@@ -29,6 +29,7 @@ from platform_core.sources.postgres_catalog import (
 from platform_core.sources.postgres_session import PostgresOptions, Session, exported, session
 from platform_core.sources.postgres_types import Column, column_of, split_value, sql_type
 from platform_core.sources.side_by_side import side_by_side
+from platform_core.sources.sql_source import SqlSource
 from platform_core.sources.statement import Range, check_query, placed, select_statement, split_ranges
 from platform_core.sources.streaming import Batches, Stream, Streams, shaped, since_scalar, until_scalar
 from platform_core.sources.types import TypedOptions, UnfitError, parse_type, type_name, unfit
@@ -40,7 +41,7 @@ _RANGES_A_READER = 4
 _LEAST_PAGES = 1_000
 
 
-class PostgresSource(Source):
+class PostgresSource(SqlSource):
     """Tables, views and queries of one PostgreSQL database."""
 
     Options = PostgresOptions

@@ -37,6 +37,7 @@ _SESSION = {
 _STATE = re.compile(r"SQLSTATE: ([0-9A-Z]{5})")
 _SNAPSHOT = re.compile(r"[0-9A-F-]+")
 _SILENCE_MS = 120_000
+_AGAIN_SECONDS = 1.0
 _MARKS = itertools.count()
 _DISTINCT_MARKS = 60_000
 
@@ -165,7 +166,8 @@ def session(
         with _limited(options.connect_timeout + 1, give_up):
             connection = dbapi.connect(_connection_text(options, password, mark))
     except (dbapi.Error, OSError) as error:
-        told = str(error).partition("Failed to connect:")[2].split("\n")[0].strip() or type(error).__name__
+        told = str(error).partition("Failed to connect:")[2].split("\n")[0].strip()
+        told = told or f"the connection broke while it was made ({type(error).__name__})"
         if late.is_set():
             told = f"no answer within {options.connect_timeout} s"
         if password:
@@ -207,13 +209,22 @@ def exported(first: Session) -> str:
 
 @contextmanager
 def _limited(seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
+    """Give up a call that takes longer, again and again: the library may just be between two connections."""
+    over = threading.Event()
+
+    def watch() -> None:
+        patience = seconds
+        while not over.wait(patience):
+            give_up()
+            patience = _AGAIN_SECONDS
+
+    thread = threading.Thread(target=watch, name="edp-limit", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
+        thread.join()
 
 
 def _cut(mark: int) -> bool:
@@ -227,14 +238,27 @@ def _cut(mark: int) -> bool:
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is None or not folder.is_dir():
         return False
-    for path in folder.iterdir():
-        # Of a copy, so that no number that is meanwhile another file's is touched.
-        with suppress(OSError), socket.socket(fileno=os.dup(int(path.name))) as copy:
+    for number in [int(path.name) for path in folder.iterdir()]:
+        with suppress(OSError), _copied(number) as copy:
             internet = copy.family in (socket.AF_INET, socket.AF_INET6)
             if internet and copy.getsockopt(socket.IPPROTO_TCP, option) == mark:
                 copy.shutdown(socket.SHUT_RDWR)
                 found = True
     return found
+
+
+@contextmanager
+def _copied(number: int) -> Iterator[socket.socket]:
+    """A copy of an open socket, so that no number is touched that is meanwhile another file's."""
+    copied = os.dup(number)
+    try:
+        # Raises for what is no socket, and leaves the number open then.
+        copy = socket.socket(fileno=copied)
+    except OSError:
+        os.close(copied)
+        raise
+    with copy:
+        yield copy
 
 
 def _driver() -> ModuleType:

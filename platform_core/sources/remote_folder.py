@@ -176,7 +176,7 @@ def _sftp(root: str, options: dict[str, Any]) -> tuple[Any, str]:
     """
     try:
         import asyncssh
-        import sshfs  # type: ignore[import-untyped]
+        import sshfs
     except ImportError as error:
         raise missing_package(shown(root), "sftp", error) from None
     hosts = options.setdefault("known_hosts", ())

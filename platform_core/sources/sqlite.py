@@ -20,8 +20,9 @@ from pydantic import Field, field_validator
 from sqlglot import exp
 
 from platform_core.errors import SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.sources.naming import check_columns, column, known, split_object, table
+from platform_core.sources.sql_source import SqlSource
 from platform_core.sources.sqlite_values import array_of, declared_type
 from platform_core.sources.statement import Statement, check_filter, check_query, placed, select_statement, written
 from platform_core.sources.streaming import (
@@ -62,7 +63,7 @@ class _Column:
     type: pa.DataType
 
 
-class SqliteSource(Source):
+class SqliteSource(SqlSource):
     """Tables, views and queries of one SQLite file, read by one reader: SQLite gains nothing from several."""
 
     Options = SqliteOptions

@@ -16,12 +16,13 @@ from pydantic import Field, model_validator
 from sqlglot import exp
 
 from platform_core.errors import PluginError, SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.sources.cursor_range import CursorRange
 from platform_core.sources.cursor_rows import Column, LargeValueOptions, batch_rows, schema_of
 from platform_core.sources.cursor_rows import announced as as_announced
 from platform_core.sources.naming import check_columns, known, split_object, table
 from platform_core.sources.naming import column as column_node
+from platform_core.sources.sql_source import SqlSource
 from platform_core.sources.sqlserver_types import Announced, announced, bound_node, bound_value, column_of, rowversion
 from platform_core.sources.statement import Statement, check_filter, placed, select_statement
 from platform_core.sources.streaming import Batches, Stream, Streams, shaped
@@ -74,7 +75,7 @@ class SqlServerOptions(Model):
         return self
 
 
-class SqlServerSource(Source):
+class SqlServerSource(SqlSource):
     """Tables, views and queries of one database."""
 
     Options = SqlServerOptions

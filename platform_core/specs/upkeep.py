@@ -99,8 +99,8 @@ class UpkeepSpec(Spec):
         return TableRef(self.workstream, "upkeep", self.name)
 
     def age(self) -> timedelta:
-        """Age from which something is removed."""
-        return self.retention if self.retention is not None else _RETENTION[self.operation]
+        """Age from which something is removed; nothing is by compaction."""
+        return self.retention if self.retention is not None else _RETENTION.get(self.operation, timedelta(0))
 
     def covers(self, ref: TableRef) -> bool:
         """Whether a table is among those declared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,9 @@ def schema_of(*, extra: bool, wide: bool) -> pa.Schema:
     return pa.schema(list((types | more).items()))
 
 
-def check(riders: Any, loads: list[Step], *, mode: str, flag: bool = False, order: bool = False, winner: bool = False) -> None:
+def check(
+    riders: Any, loads: list[Step], *, mode: str, flag: bool = False, order: bool = False, winner: bool = False
+) -> None:
     oracle = Oracle(snapshot=mode == "full", flag=flag, order=order, winner=winner)
     extra = wide = False
     with tempfile.TemporaryDirectory() as folder:
@@ -216,7 +219,7 @@ def assert_scd2(versions: list[Row], rows: list[Row]) -> None:
     """No version overlaps the next of its key, and exactly the current rows have one that is open."""
     open_ = sorted((row["id"], row["part"]) for row in versions if row["_valid_to"] is None)
     assert open_ == sorted((row["id"], row["part"]) for row in rows if row["_is_current"])
-    for one, two in zip(versions, versions[1:], strict=False):
+    for one, two in pairwise(versions):
         if (one["id"], one["part"]) == (two["id"], two["part"]):
             assert one["_valid_from"] < one["_valid_to"] <= two["_valid_from"]
             assert one["_is_deleted"] or one["_valid_to"] == two["_valid_from"]

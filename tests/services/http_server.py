@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,13 +59,15 @@ Answering = Callable[[Received], Reply]
 class HttpServer:
     """Answers as it was told to, path by path, and remembers what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._answers: dict[str, Answering] = {}
         self._lock = threading.Lock()
         self.requests: list[Received] = []
         self.bytes_sent = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
@@ -114,9 +117,9 @@ class HttpServer:
 
 
 @contextmanager
-def http_server() -> Iterator[HttpServer]:
-    """A server for the block."""
-    server = HttpServer()
+def http_server(*, tls: ssl.SSLContext | None = None) -> Iterator[HttpServer]:
+    """A server for the block, behind TLS where a context with a certificate is given."""
+    server = HttpServer(tls=tls)
     try:
         yield server
     finally:
@@ -134,7 +137,7 @@ def _handler(server: HttpServer) -> type[BaseHTTPRequestHandler]:
             received = Received(self.command, parts.path, query, dict(self.headers.items()), body)
             try:
                 self._send(server.answer(received))
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
                 # The client has seen enough, which some tests are about.
                 self.close_connection = True
 
@@ -166,6 +169,13 @@ def _handler(server: HttpServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
+
+        def handle(self) -> None:
+            try:
+                super().handle()
+            except (ConnectionResetError, ssl.SSLError):
+                # A client that does not trust the certificate is gone before it asks.
+                return
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: tests look at what was asked."""

@@ -241,7 +241,7 @@ def test_b14_a_file_that_arrives_by_sftp_slowly_is_left_for_the_next_load(sftp_s
     request = dataclasses.replace(request, state=state)
     with closing(FilesSource(options, secret=no_secrets)) as source:
         assert source.read(request).read_all().num_rows == 0
-        assert source.notes() == ("1 files left for the next load: they are still being written",)
+        assert source.notes() == ("files left for the next load, for they are still being written: 1",)
     writer.join()
     with closing(FilesSource(options, secret=no_secrets)) as source:
         assert source.read(request).read_all().num_rows == 2

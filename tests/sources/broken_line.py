@@ -55,6 +55,8 @@ class Line:
         for end in (given, taken):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        # Each direction closes the end that it reads from; by now nobody waits for it.
+        given.close()
 
     def _allowed(self, data: bytes) -> bytes:
         with self._lock:
@@ -68,10 +70,12 @@ class Line:
             return
         if self.breaks == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Wakes the other direction: as long as it waits for the socket, closing that says nothing to the client.
+            client.shutdown(socket.SHUT_RD)
             client.close()
         else:
             client.shutdown(socket.SHUT_RDWR)
-        server.close()
+        server.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

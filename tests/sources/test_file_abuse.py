@@ -208,9 +208,7 @@ def test_e10_a_parquet_file_that_says_it_grows_is_refused_unread(source: FilesSo
 
 
 def test_e10_a_parquet_file_with_text_that_is_none_is_refused(source: FilesSource, root: Path) -> None:
-    broken = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
-    )
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
     pyarrow.parquet.write_table(pa.table({"v": broken}), root / "odd.parquet")
     with pytest.raises(SourceError, match=r"file 'odd\.parquet': is not a Parquet file, is damaged"):
         read(source, "odd.parquet")

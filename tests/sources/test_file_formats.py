@@ -156,7 +156,7 @@ def test_b13_rows_of_another_length_are_left_out_and_counted_where_a_team_says_s
     (tmp_path / "a.csv").write_text(f"id,v\n1,x\n2,{CANARY},y\n3\n4,z\n")
     options = {"on_bad_row": "skip"}
     assert read(source, "a.csv", options=options).column("id").to_pylist() == ["1", "4"]
-    assert source.notes() == ("2 rows left out: they have more or fewer values than there are columns",)
+    assert source.notes() == ("rows left out, for they have more or fewer values than there are columns: 2",)
 
 
 def test_b13_more_bad_rows_than_allowed_stop_the_read(tmp_path: Path, source: FilesSource) -> None:

@@ -104,7 +104,7 @@ def test_b14_a_file_of_the_same_name_with_other_content_is_loaded_again(loads: L
     loads.load()
     loads.put("a.csv", 2)
     assert loads.load() == [2]
-    assert loads.notes == ("1 files read again: they hold something else than when they were loaded",)
+    assert loads.notes == ("files read again, for they hold something else than when they were loaded: 1",)
 
 
 def test_b14_other_content_of_the_same_size_and_time_in_another_file_is_seen(loads: Loads, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_b14_a_file_dropped_twice_is_loaded_once(loads: Loads, when: str) -> Non
     first = [] if when == "in the same load" else loads.load()
     loads.put("copy of a.csv", 1)
     assert first + loads.load() == [1]
-    assert loads.notes == ("1 files left out: they hold exactly what a loaded file did",)
+    assert loads.notes == ("files left out, for they hold exactly what a loaded one did: 1",)
 
 
 def test_a_renamed_file_is_not_loaded_again(loads: Loads) -> None:
@@ -280,7 +280,7 @@ def test_b14_a_file_that_is_being_written_is_left_for_the_next_load(tmp_path: Pa
     writer, stop = _growing(loads.put("c.csv", 3))
     try:
         assert loads.load() == [2]
-        assert loads.notes == ("1 files left for the next load: they are still being written",)
+        assert loads.notes == ("files left for the next load, for they are still being written: 1",)
     finally:
         stop.set()
         writer.join()

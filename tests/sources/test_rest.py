@@ -8,6 +8,7 @@ import gzip
 import itertools
 import json
 import logging
+import ssl
 import time
 import tracemalloc
 import zlib
@@ -15,11 +16,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpcore
 import pyarrow as pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from platform_core.errors import SourceError
@@ -396,7 +402,7 @@ class TestFaults:
     def test_b15_a_gzip_bomb_is_not_unpacked(self, server: HttpServer) -> None:
         packer = zlib.compressobj(9, wbits=31)
         zeros = bytes(1 << 20)
-        bomb = b"".join(packer.compress(zeros) for _ in range(1024)) + packer.flush()
+        bomb = b"".join(packer.compress(zeros) for _ in range(256)) + packer.flush()
         server.on("/items", Reply(body=bomb, headers={"Content-Encoding": "gzip"}))
         tracemalloc.start()
         told = failure_of(rest(server), options={**IDS, "largest_page_mb": 2})
@@ -754,6 +760,69 @@ class TestHosts:
     def test_what_is_no_url_has_no_origin(self, url: str) -> None:
         with pytest.raises(ValueError, match=r"URL|host|http|port"):
             origin_of(url)
+
+
+class TestTls:
+    """The checked address is dialled; the certificate is the name's."""
+
+    NAME = "api.example.test"
+
+    @pytest.fixture
+    def secured(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate(tmp_path / "own.pem", self.NAME))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+        with http_server(tls=context) as server:
+            server.on("/items", json_reply([{"id": 1}]))
+            yield server
+
+    def asked(self, server: HttpServer, name: str) -> Any:
+        options = RestSource.Options(base_url=f"https://{name}:{server.port}", allow_private=True, retries=0)
+        service = Service(options, secret=no_secrets, resolve=lambda host, port: ["127.0.0.1"])
+        with closing(service.client(where="w")) as client:
+            url = f"{options.base_url}/items"
+            return client.get(url, limit=1 << 20, what="x", read=lambda answer: json.loads(answer.body))
+
+    def test_a_certificate_of_the_name_is_taken(self, secured: HttpServer) -> None:
+        assert self.asked(secured, self.NAME) == [{"id": 1}]
+        assert secured.requests[0].headers["Host"] == f"{self.NAME}:{secured.port}"
+
+    def test_a_certificate_of_another_name_is_refused(self, secured: HttpServer) -> None:
+        with pytest.raises(SourceError, match="cannot be reached"):
+            self.asked(secured, "other.example.test")
+        assert secured.requests == []
+
+    def test_a_certificate_that_nobody_vouches_for_is_refused(
+        self, secured: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        certificate(tmp_path / "another.pem", self.NAME)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "another.pem"))
+        with pytest.raises(SourceError, match="cannot be reached"):
+            self.asked(secured, self.NAME)
+        assert secured.requests == []
+
+
+def certificate(path: Path, name: str) -> Path:
+    """A certificate that vouches for itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    return path
 
 
 class Dialled(httpcore.NetworkBackend):

@@ -1,0 +1,129 @@
+"""Runs one piece of work in a process of its own, and watches its time and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+MOST_MEGABYTES = 12_000
+MOST_SECONDS = 1_200
+_LOOK_SECONDS = 0.04
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What one piece of work took.
+
+    Args:
+        seconds: wall time of the work, without the start of the interpreter and imports.
+        processor: seconds of processor time of the process, its children and all its threads.
+        megabytes: peak resident memory of the process and its children, all counted whole.
+        phases: seconds by phase, where the work tells them.
+        figures: what the work says it did.
+        ended: why it did not finish; empty where it did.
+        wrong: what was found wrong in its result; empty: it is right.
+    """
+
+    seconds: float = 0.0
+    processor: float = 0.0
+    megabytes: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    ended: str = ""
+    wrong: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measured(work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str]) -> Taken:
+    """Let a worker do one piece of work.
+
+    Args:
+        work: what is asked of it, as plain JSON.
+        python: interpreter of the worker.
+        secrets: environment variables that it gets.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        process = subprocess.Popen(
+            [python, "-m", "benchmarks.ingest.worker", str(answer)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if not os.environ.get("BENCH_SHOW") else None,
+            env={**os.environ, **secrets, "RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"},
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(work))
+        process.stdin.close()
+        process.stdin = None
+        megabytes, ended = _watch(process)
+        text = process.communicate()[1] or ""
+        if ended:
+            return Taken(megabytes=megabytes, ended=ended)
+        if process.returncode or not answer.exists():
+            last = text.strip().splitlines()[-1:] or [""]
+            return Taken(megabytes=megabytes, ended=f"failed with {process.returncode}: {last[0][:300]}")
+        told = json.loads(answer.read_text())
+        told["megabytes"] = max(told["megabytes"], megabytes)
+        return Taken(**told)
+
+
+def _watch(process: subprocess.Popen[str]) -> tuple[float, str]:
+    """Peak megabytes of a process and its children, and why it was ended, where it was."""
+    began = time.monotonic()
+    most = 0.0
+    # What a worker writes to stderr is little: it cannot fill the pipe while nobody reads it.
+    while process.poll() is None:
+        now = sum(_resident(pid) for pid in _family(process.pid))
+        most = max(most, now)
+        ended = ""
+        if now > MOST_MEGABYTES:
+            ended = f"ended when it passed {MOST_MEGABYTES // 1000} GB"
+        elif time.monotonic() - began > MOST_SECONDS:
+            ended = f"ended after {MOST_SECONDS // 60} minutes"
+        if ended:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return most, ended
+        time.sleep(_LOOK_SECONDS)
+    return most, ""
+
+
+def _family(pid: int) -> list[int]:
+    found, waiting = [], [pid]
+    while waiting:
+        parent = waiting.pop()
+        found.append(parent)
+        for tasks in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                waiting += [int(child) for child in tasks.read_text().split()]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def _resident(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000
+
+
+def own_peak() -> float:
+    """Most megabytes that this process held so far; not ``ru_maxrss``, which begins with what its parent had."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 / 1_000_000 for line in status.splitlines() if line.startswith("VmHWM:"))
