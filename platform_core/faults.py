@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,7 +63,7 @@ class _Armed:
 
 _lock = threading.Lock()
 _armed: _Armed | None = None
-_reached: set[FaultPoint] | None = None
+_reached: Counter[FaultPoint] | None = None
 
 
 def reach(point: FaultPoint) -> None:
@@ -87,9 +88,14 @@ def arm(fault: str) -> None:
 
     Args:
         fault: ``<point>:<action>[:<nth>[:<seconds>]]``; the nth time the point is reached the action happens, once.
+
+    Raises:
+        ValueError: there is no such point or action, or the text does not read so.
     """
     global _armed
     point, action, *rest = fault.split(":")
+    if len(rest) > 2:
+        raise ValueError(f"fault '{fault}': expected <point>:<action>[:<nth>[:<seconds>]]")
     nth = int(rest[0]) if rest else 1
     seconds = float(rest[1]) if len(rest) > 1 else 3600.0
     _armed = _Armed(FaultPoint(point), Action(action), nth, seconds)
@@ -102,23 +108,31 @@ def disarm() -> None:
 
 
 @contextmanager
-def recorded() -> Iterator[set[FaultPoint]]:
-    """The points that are reached within the block."""
+def counted() -> Iterator[Counter[FaultPoint]]:
+    """How often each point is reached within the block, so that a test can strike at every time."""
     global _reached
-    _reached = set()
+    _reached = Counter()
     try:
         yield _reached
     finally:
         _reached = None
 
 
+@contextmanager
+def recorded() -> Iterator[Set[FaultPoint]]:
+    """The points that are reached within the block."""
+    with counted() as reached:
+        yield reached.keys()
+
+
 def _act(point: FaultPoint) -> None:
-    if _reached is not None:
-        _reached.add(point)
     fault = _armed
-    if fault is None or fault.point is not point:
-        return
+    # Loads of several tables run in threads of one process.
     with _lock:
+        if _reached is not None:
+            _reached[point] += 1
+        if fault is None or fault.point is not point:
+            return
         fault.reached += 1
         if fault.reached != fault.nth:
             return

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from platform_core import faults
 from platform_core.errors import ConfigError, Issue, Place
 
 WORKSPACE_FILE = "workspace.yaml"
@@ -75,6 +76,18 @@ def publish(settings: Settings) -> None:
 def environment_value(name: str) -> str | None:
     """One environment variable, for plug-ins that are configured with its name."""
     return os.environ.get(name)
+
+
+def arm_fault() -> None:
+    """Arm the fault that a test wants this process to meet; the main function of a worker calls it once.
+
+    ``PLATFORM_FAULT`` (``<point>:<action>[:<nth>[:<seconds>]]``) counts only beside ``PLATFORM_TEST=1``.
+
+    Raises:
+        ValueError: there is no such point or action.
+    """
+    if os.environ.get("PLATFORM_TEST") == "1" and (fault := os.environ.get("PLATFORM_FAULT")):
+        faults.arm(fault)
 
 
 def child_environment(

@@ -45,15 +45,15 @@ FROM generate_series(1, {rows}) n
 """
 
 
-def drained(source: object, object_: str, options: object = None) -> int:
+def drained(source: object, object_: str, options: object = None, **more: object) -> int:
     from platform_core.plugins.interfaces import NoOptions, ReadRequest
 
     with closing(source):
-        request = ReadRequest(object=object_, options=options or NoOptions())
+        request = ReadRequest(object=object_, options=options or NoOptions(), **more)
         return sum(batch.num_rows for batch in source.read(request))
 
 
-def our_postgres(place: dict[str, str]) -> int:
+def our_postgres(place: dict[str, str], **more: object) -> int:
     from platform_core.plugins.interfaces import Secret
     from platform_core.sources.postgres import PostgresSource
 
@@ -65,8 +65,34 @@ def our_postgres(place: dict[str, str]) -> int:
         password={"secret": "x/y"},
     )
     return drained(
-        PostgresSource(options, secret=lambda name: Secret(name, os.environ["PGPASSWORD"].encode())), "orders"
+        PostgresSource(options, secret=lambda name: Secret(name, os.environ["PGPASSWORD"].encode())), "orders", **more
     )
+
+
+def our_postgres_by_pages(place: dict[str, str]) -> int:
+    return our_postgres(place, parallel=2)
+
+
+def our_postgres_query(place: dict[str, str]) -> int:
+    return our_postgres(place, query="SELECT * FROM orders")
+
+
+def our_postgres_query_by_ranges(place: dict[str, str]) -> int:
+    return our_postgres(place, query="SELECT * FROM orders", parallel=2, split_by="id")
+
+
+def our_duckdb(place: dict[str, str]) -> int:
+    from platform_core.plugins.testing import no_secrets
+    from platform_core.sources.duckdb import DuckdbSource
+
+    return drained(DuckdbSource(DuckdbSource.Options(path=place["duckdb"]), secret=no_secrets), "orders")
+
+
+def plain_duckdb(place: dict[str, str]) -> int:
+    import duckdb
+
+    with closing(duckdb.connect(place["duckdb"], read_only=True)) as connection:
+        return sum(batch.num_rows for batch in connection.sql("FROM orders").to_arrow_reader(65_536))
 
 
 def target(place: dict[str, str]) -> str:
@@ -140,10 +166,15 @@ def plain_parquet(place: dict[str, str]) -> int:
 READINGS: dict[str, tuple[str, Callable[[dict[str, str]], int] | None]] = {
     "COPY BINARY by psql, not decoded": ("PostgreSQL", None),
     "source postgres": ("PostgreSQL", our_postgres),
+    "source postgres, 2 readers by pages": ("PostgreSQL", our_postgres_by_pages),
+    "source postgres, a query": ("PostgreSQL", our_postgres_query),
+    "source postgres, a query, 2 readers by ranges": ("PostgreSQL", our_postgres_query_by_ranges),
     "plain ADBC, numerics as text": ("PostgreSQL", plain_adbc_postgres),
     "sqlite3, rows as tuples": ("SQLite", plain_sqlite),
     "source sqlite": ("SQLite", our_sqlite),
     "plain ADBC, types guessed": ("SQLite", plain_adbc_sqlite),
+    "duckdb, as Arrow": ("DuckDB", plain_duckdb),
+    "source duckdb": ("DuckDB", our_duckdb),
     "pyarrow.csv, types guessed": ("CSV", plain_csv),
     "source files, types declared (CSV)": ("CSV", our_csv),
     "source files, types declared (JSON lines)": ("JSON lines", our_jsonl),
@@ -191,9 +222,10 @@ def timed(name: str, place: dict[str, str], binaries: Path) -> Taken:
 
 
 def one(name: str, place: dict[str, str]) -> None:
-    # A worker has these loaded long before it reads.
+    # A worker has these loaded long before it reads; the driver alone takes half a second, for it loads polars.
 
     import platform_core.plugins.testing
+    import platform_core.sources.duckdb
     import platform_core.sources.files
     import platform_core.sources.postgres
     import platform_core.sources.sqlite  # noqa: F401
@@ -210,6 +242,7 @@ def one(name: str, place: dict[str, str]) -> None:
 
 def filled(place: dict[str, str], server: object) -> None:
     """The same rows in each system."""
+    import duckdb
     import pyarrow as pa
     from pyarrow import csv, parquet
 
@@ -229,6 +262,9 @@ def filled(place: dict[str, str], server: object) -> None:
     table = texts.cast(schema)
     folder = Path(place["folder"])
     parquet.write_table(table, folder / "orders.parquet")
+    with closing(duckdb.connect(place["duckdb"])) as connection:
+        connection.register("given", table)
+        connection.execute("CREATE TABLE orders AS FROM given")
     csv.write_csv(texts, folder / "orders.csv", csv.WriteOptions(quoting_style="needed"))
     with (folder / "orders.jsonl").open("w") as out:
         for batch in texts.to_batches():
@@ -267,6 +303,7 @@ def main() -> None:
             "database": server.create_database(),
             "folder": folder,
             "sqlite": str(Path(folder) / "orders.db"),
+            "duckdb": str(Path(folder) / "orders.duckdb"),
             "rows": str(arguments.rows),
         }
         filled(place, server)

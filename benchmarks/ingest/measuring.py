@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -54,38 +55,36 @@ def measured(work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str]
         secrets: environment variables that it gets.
     """
     with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        process = subprocess.Popen(
-            [python, "-m", "benchmarks.ingest.worker", str(answer)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE if not os.environ.get("BENCH_SHOW") else None,
-            env={**os.environ, **secrets, "RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"},
-            text=True,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(work))
-        process.stdin.close()
-        process.stdin = None
-        megabytes, ended = _watch(process)
-        text = process.communicate()[1] or ""
+        answer, said = Path(folder) / "answer.json", Path(folder) / "stderr"
+        asked = Path(folder) / "work.json"
+        asked.write_text(json.dumps(work))
+        with asked.open() as into, said.open("w") as out:
+            process = subprocess.Popen(
+                [python, "-m", "benchmarks.ingest.worker", str(answer)],
+                cwd=ROOT,
+                stdin=into,
+                stdout=subprocess.DEVNULL,
+                stderr=out,
+                env={**os.environ, **secrets, "RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"},
+                start_new_session=True,
+            )
+            megabytes, ended = _watch(process)
         if ended:
             return Taken(megabytes=megabytes, ended=ended)
         if process.returncode or not answer.exists():
-            last = text.strip().splitlines()[-1:] or [""]
-            return Taken(megabytes=megabytes, ended=f"failed with {process.returncode}: {last[0][:300]}")
+            text = said.read_text(errors="replace").strip()
+            print(text[-3000:], file=sys.stderr)
+            last = text.splitlines()[-1:] or [""]
+            return Taken(megabytes=megabytes, ended=f"failed with {process.returncode}: {last[0][:200]}")
         told = json.loads(answer.read_text())
         told["megabytes"] = max(told["megabytes"], megabytes)
         return Taken(**told)
 
 
-def _watch(process: subprocess.Popen[str]) -> tuple[float, str]:
+def _watch(process: subprocess.Popen[bytes]) -> tuple[float, str]:
     """Peak megabytes of a process and its children, and why it was ended, where it was."""
     began = time.monotonic()
     most = 0.0
-    # What a worker writes to stderr is little: it cannot fill the pipe while nobody reads it.
     while process.poll() is None:
         now = sum(_resident(pid) for pid in _family(process.pid))
         most = max(most, now)

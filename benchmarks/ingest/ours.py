@@ -19,15 +19,17 @@ def variables(password: str) -> dict[str, str]:
 
 def prepared() -> None:
     """Import what a worker that loads has imported long before."""
-    import adbc_driver_postgresql.dbapi
-    import deltalake
-    import duckdb
-    import polars
     import polars_hash  # noqa: F401
 
     import platform_core.engines.local
     import platform_core.operations.ingest
     import platform_core.sources.postgres  # noqa: F401
+
+
+def warmed(work: dict[str, Any]) -> None:
+    """Load a few rows, as a process that has loaded before."""
+    prepared()
+    load({**work, "day": "warm", "folder": f"{work['folder']}-warm"})
 
 
 def opened(folder: Path) -> Any:

@@ -14,27 +14,23 @@ STRATEGIES = ("replace", "cdc", "upsert")
 _STREAM_ROWS = 200_000
 
 
-def address(source: dict[str, Any]) -> str:
+def address(source: dict[str, Any], *, driver: str = "") -> str:
     """The database's URL; the password comes from the environment and goes nowhere but into the driver."""
     password = quote(os.environ["PGPASSWORD"], safe="")
-    return f"postgresql://{source['user']}:{password}@{source['host']}:{source['port']}/{source['database']}"
+    return f"postgresql{driver}://{source['user']}:{password}@{source['host']}:{source['port']}/{source['database']}"
 
 
 def prepared_dlt() -> None:
     """Import what a worker that loads has imported long before."""
-    import connectorx
-    import deltalake
-    import dlt.destinations
-    import dlt.sources.sql_database
-    import psycopg2
-    import pyarrow.parquet
-    import sqlalchemy  # noqa: F401
 
     # The first pipeline of a process imports most of dlt.
-    import dlt.common.libs.deltalake
-    import dlt.destinations.impl.filesystem.filesystem
-    import dlt.load.load
-    import dlt.normalize.normalize  # noqa: F401
+    import sqlalchemy  # noqa: F401
+
+
+def warmed(work: dict[str, Any]) -> None:
+    """Load a few rows, as a process that has loaded before: dlt imports much only then."""
+    prepared_dlt()
+    dlt_load({**work, "day": "warm", "folder": f"{work['folder']}-warm"})
 
 
 def pipeline(folder: str) -> Any:
@@ -73,7 +69,7 @@ def dlt_load(work: dict[str, Any]) -> dict[str, Any]:
     # The cursor has to be known from the first load on.
     incremental = dlt.sources.incremental("updated_at") if work["options"].get("incremental") else None
     table = sql_table(
-        credentials=address(work["source"]),
+        credentials=address(work["source"], driver="+psycopg2"),
         schema=work["day"],
         table="orders",
         incremental=incremental,
@@ -93,7 +89,7 @@ def dlt_small(work: dict[str, Any]) -> dict[str, Any]:
 
     names = [f"table_{number:03}" for number in range(work["tables"])]
     tables = sql_database(
-        credentials=address(work["source"]),
+        credentials=address(work["source"], driver="+psycopg2"),
         schema="public",
         table_names=names,
         reflection_level="full_with_precision",
@@ -109,8 +105,6 @@ def dlt_small(work: dict[str, Any]) -> dict[str, Any]:
 
 def prepared_delta() -> None:
     """Import what a worker that loads has imported long before."""
-    import connectorx
-    import deltalake
     import pyarrow  # noqa: F401
 
 
@@ -144,7 +138,7 @@ def delta_merge(work: dict[str, Any]) -> dict[str, Any]:
     if not Path(uri).exists():
         write_deltalake(uri, rows)
         return {}
-    differs = " OR ".join(f"t.{name} IS DISTINCT FROM s.{name}" for name in (*COLUMNS, "_is_current") if name != "id")
+    differs = " OR ".join(f"(t.{name} IS DISTINCT FROM s.{name})" for name in (*COLUMNS, "_is_current") if name != "id")
     told = (
         DeltaTable(uri)
         .merge(rows, predicate="s.id = t.id", source_alias="s", target_alias="t")

@@ -105,7 +105,9 @@ HIDDEN = ("id", *PERSONAL)
 
 
 @contextmanager
-def running_source(rows: int, *, days: tuple[str, ...] = tuple(DAYS), small_tables: int = 0) -> Iterator[tuple[Source, str]]:
+def running_source(
+    rows: int, *, days: tuple[str, ...] = tuple(DAYS), small_tables: int = 0
+) -> Iterator[tuple[Source, str]]:
     """A server with the tables, ended at the end of the block; comes with its password."""
     from tests.services.postgres import running_postgres
     from tests.services.server_process import unprivileged
@@ -123,8 +125,10 @@ def running_source(rows: int, *, days: tuple[str, ...] = tuple(DAYS), small_tabl
             server.execute("CREATE DATABASE bench TABLESPACE disk", database="postgres")
             with server.connect("bench") as connection, closing(connection.cursor()) as cursor:
                 expected = {day: _fill(cursor, day, rows) for day in days}
+                cursor.execute("CREATE SCHEMA warm")
+                _copy_few(cursor, "warm.orders", 100)
                 for number in range(small_tables):
-                    _fill_small(cursor, f"table_{number:03}", rows)
+                    _copy_few(cursor, f"public.table_{number:03}", rows)
             yield (
                 Source(
                     host=server.host,
@@ -146,9 +150,7 @@ def _parts(day: str, rows: int) -> str:
     parts = [_ROW.format(changed=0, rows=rows, first=1, last=rows, where=f"NOT ({changed}) AND NOT ({gone})")]
     if day != "day1":
         parts.append(_ROW.format(changed=1, rows=rows, first=1, last=rows, where=changed))
-        parts.append(
-            _ROW.format(changed=1, rows=rows, first=rows + 1, last=rows + rows // 100, where="true")
-        )
+        parts.append(_ROW.format(changed=1, rows=rows, first=rows + 1, last=rows + rows // 100, where="true"))
     return " UNION ALL ".join(parts)
 
 
@@ -171,6 +173,6 @@ def _fill(cursor: Any, day: str, rows: int) -> dict[str, int]:
     return {"rows": int(count), "plain": int(plain), "hidden": int(hidden)}
 
 
-def _fill_small(cursor: Any, name: str, rows: int) -> None:
-    cursor.execute(f"CREATE UNLOGGED TABLE public.{name} AS SELECT * FROM day1.orders ORDER BY id LIMIT {rows}")
-    cursor.execute(f"ALTER TABLE public.{name} ADD PRIMARY KEY (id)")
+def _copy_few(cursor: Any, name: str, rows: int) -> None:
+    cursor.execute(f"CREATE UNLOGGED TABLE {name} AS SELECT * FROM day1.orders ORDER BY id LIMIT {rows}")
+    cursor.execute(f"ALTER TABLE {name} ADD PRIMARY KEY (id)")

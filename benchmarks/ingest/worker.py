@@ -14,21 +14,21 @@ from benchmarks.ingest import applying, ours, peers, small_tables
 from benchmarks.ingest.measuring import own_peak
 
 Do = Callable[[dict[str, Any]], dict[str, Any]]
-WORK: dict[str, tuple[Callable[[], None], Do]] = {
-    "ours": (ours.prepared, ours.load),
-    "dlt": (peers.prepared_dlt, peers.dlt_load),
-    "dlt small": (peers.prepared_dlt, peers.dlt_small),
-    "delta-rs merge": (peers.prepared_delta, peers.delta_merge),
-    "apply": (applying.prepared, applying.apply_one),
-    "small alone": (ours.prepared, small_tables.alone),
-    "small in Dagster": (small_tables.prepared, small_tables.in_dagster),
+WORK: dict[str, tuple[Callable[[dict[str, Any]], None], Do]] = {
+    "ours": (ours.warmed, ours.load),
+    "dlt": (peers.warmed, peers.dlt_load),
+    "dlt small": (lambda _: peers.prepared_dlt(), peers.dlt_small),
+    "delta-rs merge": (lambda _: peers.prepared_delta(), peers.delta_merge),
+    "apply": (lambda _: applying.prepared(), applying.apply_one),
+    "small alone": (lambda _: ours.prepared(), small_tables.alone),
+    "small in Dagster": (lambda _: small_tables.prepared(), small_tables.in_dagster),
 }
 
 
 def main() -> None:
     work = json.load(sys.stdin)
     prepare, do = WORK[work["contender"]]
-    prepare()
+    prepare(work)
     used = _processor()
     began = time.perf_counter()
     told = do(work)

@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from platform_core.errors import PlatformError, unexpected
+from platform_core.settings import arm_fault
 
 _COMMANDS = {
     "setup": "prepare this project: storage, keys, dbt manifests",
@@ -64,6 +65,7 @@ def main() -> None:
     """Entry point: errors raised on purpose become one clear message, without a traceback."""
     # Handlers run in reverse: this is the last thing that happens before the interpreter ends.
     atexit.register(_say_no_more)
+    arm_fault()
     try:
         # Without standalone mode click returns the code given to `exit`.
         code = edp.main(prog_name="edp", standalone_mode=False)

@@ -41,6 +41,10 @@ def command() -> None:
 
     A TABLE is written <workstream>.<table>, or <workstream>.bronze.<table>; a BATCH behind it follows an @.
     Ordinary loads are runs: see `edp run`.
+
+    \b
+    Example:
+      edp ingest preview crm.riders
     """
 
 

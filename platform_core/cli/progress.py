@@ -111,11 +111,12 @@ class RunDisplay:
 
 
 def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
-    """Tables a person wants to read: what was ingested, what was made of it, which dashboards were refreshed."""
+    """Tables a person wants to read: what was ingested, made of it, shown and kept up."""
     assets = list(outcome.assets.values())
     bronze = [asset for asset in assets if asset.key.path[1] == "bronze"]
     dashboards = [asset for asset in assets if asset.key.path[1] == "dashboard"]
-    steps = [asset for asset in assets if asset not in bronze and asset not in dashboards]
+    upkeep = [asset for asset in assets if asset.key.path[1] == "upkeep"]
+    steps = [asset for asset in assets if asset not in bronze and asset not in dashboards and asset not in upkeep]
     if bronze:
         counts = ("read", "inserted", "updated", "deleted", "unchanged", "late")
         table = _table("ingested", "mode", *counts, "commit", "seconds", "status")
@@ -138,6 +139,12 @@ def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
         table = _table("dashboard", "seconds", "status")
         for asset in dashboards:
             _row(table, asset)
+        _print(console, table)
+    if upkeep:
+        counts = ("tables_looked_at", "files_merged_away", "files_freed", "bytes_freed")
+        table = _table("upkeep", "tables", "merged away", "files freed", "bytes freed", "seconds", "status")
+        for asset in upkeep:
+            _row(table, asset, *(_count(asset.metadata.get(f"edp/{name}")) for name in counts))
         _print(console, table)
     for text in failures(assets):
         console.print(Text(text, style="red"), soft_wrap=True)

@@ -15,6 +15,7 @@ import yaml
 
 from platform_core.control.environment import load_environment
 from platform_core.control.load import load_manifest
+from platform_core.control.loads import migrate
 from platform_core.control.workspace import read_workspace
 from platform_core.errors import ConfigError, Issue, Place, StorageError
 from platform_core.lake.paths import Lake
@@ -69,6 +70,7 @@ def set_up(settings: Settings, *, say: Say) -> None:
     with _alone(settings):
         _prepare_instance(settings, say)
         environment = load_environment(settings)
+        _prepare_control_database(environment, settings, say)
 
         def prepare(manifest: Manifest) -> None:
             _prepare_keys(manifest, environment, say)
@@ -98,6 +100,15 @@ def rebuild_manifests(settings: Settings, *, say: Say) -> bool:
     with _alone(settings):
         environment = load_environment(settings)
         return _each_location(settings, lambda manifest: _prepare_dbt(manifest, environment, settings, say, anew=True))
+
+
+def _prepare_control_database(environment: EnvironmentSpec, settings: Settings, say: Say) -> None:
+    """Create or migrate the control database, so that no load is the first to do it."""
+    kind = plugin("secret store", environment.secrets.type)
+    secrets = kind(kind.Options(**environment.secrets.options))
+    applied = migrate(environment.control, state=settings.state, secrets=secrets)
+    if applied:
+        say(f"brought the control database up to date ({len(applied)} migrations)")
 
 
 def _prepare_instance(settings: Settings, say: Say) -> None:

@@ -132,6 +132,8 @@ class _Wording:
             return Complaint(
                 path, f"unknown {word} '{excerpt(given)}'", listed, *self.report.did_you_mean(given, choices)
             )
+        if kind in ("union_tag_invalid", "union_tag_not_found"):
+            return self._unknown_branch(path, str(context["discriminator"]).strip("'"), context.get("expected_tags"))
         if kind in ("value_error", "assertion_error"):
             text = str(context.get("error", "is not valid"))
             if _sounds_secret(path):
@@ -154,6 +156,16 @@ class _Wording:
         return Complaint(
             path, f"{name}: expected {expected(annotation, self.known)}, got {kind_of(given)}", *_advice(annotation)
         )
+
+    def _unknown_branch(self, path: Path, key: str, expected: str | None) -> Complaint:
+        """A mapping whose kind stands under one of its keys, of an unknown kind or of none."""
+        given = _look_up(self.value, (*path, key))
+        if expected is None or not isinstance(given, str):
+            return Complaint(path, f"'{key}' is missing")
+        choices = re.findall(r"'([^']*)'", expected)
+        listed = f"known: {', '.join(choices)}"
+        hints = self.report.did_you_mean(given, choices)
+        return Complaint((*path, key), f"unknown {key} '{excerpt(given)}'", listed, *hints)
 
     def _unknown_key(self, path: Path) -> Complaint:
         key = str(path[-1])

@@ -8,7 +8,7 @@ import dagster as dg
 from platform_core.control.environment import load_environment
 from platform_core.execution import cancel_requested
 from platform_core.operations.platform import Platform, open_platform
-from platform_core.settings import Settings, read_settings
+from platform_core.settings import Settings, arm_fault, read_settings
 
 PLATFORM = "platform"
 """Key of the resource."""
@@ -16,6 +16,7 @@ PLATFORM = "platform"
 
 @cache
 def _opened(settings: Settings) -> Platform:
+    arm_fault()
     return open_platform(load_environment(settings), state=settings.state)
 
 

@@ -294,11 +294,12 @@ class _Load:
         return self.platform.loads.stopped(self.spec.ref)
 
     def _remove_superfluous(self, lease: TableLease) -> None:
-        """Remove what loads before this one landed and never committed: they were stopped, or killed."""
+        """Remove the landings of stopped loads, which this one has made superfluous.
+
+        What killed loads left is no business of a load: they may live on, and whoever sweeps knows their age.
+        """
         lake = self.platform.lake
-        stopped = self._stopped is not None and self._stopped.batch_id > lease.held_batch
-        if not stopped and not lease.ticket.taken_over:
-            # Listing a folder takes a round trip where it is in an object store.
+        if self._stopped is None or self._stopped.batch_id < lease.held_batch:
             return
         folder, options = lake.landing(self.spec.ref), lake.storage_options
         for batch_id in batch_ids(folder, storage_options=options):

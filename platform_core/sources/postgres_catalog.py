@@ -98,7 +98,8 @@ def limits(session: Session, source: exp.Expression, column: exp.Expression) -> 
 
 
 def _type_name(field: pa.Field) -> tuple[str, int]:
-    """How the driver names a field's type, by name or as ``unnamed<oid:…>``, and its modifier."""
+    """How the driver names a field's type, and its modifier: by name, without a schema, or by number where the type
+    is younger than the session."""
     told = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
     name = told["POSTGRESQL:type"]
     return name.removeprefix("unnamed<oid:").removesuffix(">"), int(told.get("POSTGRESQL:typmod", -1))
@@ -134,11 +135,11 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
 ORDER BY 1, 2 LIMIT 5000
 """
 _TYPES = """
-SELECT k.key, t.typname::text, e.typname::text
+SELECT DISTINCT ON (k.key) k.key, t.typname::text, e.typname::text
 FROM unnest(string_to_array($1, ',')) AS k(key)
-JOIN pg_catalog.pg_type t ON CASE WHEN k.key ~ '^[0-9]+$' THEN t.oid::text = k.key
-    ELSE t.typname = k.key AND t.typnamespace = 'pg_catalog'::regnamespace END
+JOIN pg_catalog.pg_type t ON CASE WHEN k.key ~ '^[0-9]+$' THEN t.oid::text = k.key ELSE t.typname = k.key END
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A' AND e.typarray = t.oid
+ORDER BY k.key, t.typnamespace <> 'pg_catalog'::regnamespace, t.typtype = 'c', t.oid
 """
 _PAGES = """
 WITH RECURSIVE parts(oid) AS (

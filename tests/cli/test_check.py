@@ -23,7 +23,7 @@ def test_faults_are_listed_and_the_exit_code_is_one(project, call) -> None:
         "  known connections of workstream 'shop': erp\n"
         "  did you mean 'erp'?\n"
         "cli_shop/control/ingestion.yaml:4: unknown mask 'ful'\n"
-        "  known masks: full, hash, partial\n"
+        "  known masks: full, hash, null, partial, truncate, year\n"
         "  did you mean 'full'?\n"
         "\n"
         "2 problems in 1 file\n"

@@ -64,7 +64,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], str]] = {
         },
         """\
             control/ingest/erp.yaml: unknown folder 'ingest'
-              known kinds: connections, dbt, ingestion, location, processing, refresh, variables (each <kind>.yaml, or any .yaml file below <kind>/)
+              known kinds: connections, dbt, ingestion, location, processing, refresh, upkeep, variables (each <kind>.yaml, or any .yaml file below <kind>/)
               did you mean 'ingestion'?
             """,
     ),
@@ -76,7 +76,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], str]] = {
         },
         """\
             control/conections.yaml: unknown control file 'conections.yaml'
-              known kinds: connections, dbt, ingestion, location, processing, refresh, variables (each <kind>.yaml, or any .yaml file below <kind>/)
+              known kinds: connections, dbt, ingestion, location, processing, refresh, upkeep, variables (each <kind>.yaml, or any .yaml file below <kind>/)
               did you mean 'connections'?
             """,
     ),
@@ -162,7 +162,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], str]] = {
         },
         """\
             control/ingestion/erp.yaml:7: unknown mask 'hsah'
-              known masks: full, hash, partial
+              known masks: full, hash, null, partial, truncate, year
               did you mean 'hash'?
             """,
     ),

@@ -291,9 +291,7 @@ def test_f2_drivers_keep_their_class_and_number(error: Exception, said: str) -> 
 def test_f2_sql_server() -> None:
     from mssql_python.exceptions import IntegrityError
 
-    error = IntegrityError(
-        "Integrity constraint violation", f"[Microsoft][SQL Server]Duplicate key ({CANARY})"
-    )
+    error = IntegrityError("Integrity constraint violation", f"[Microsoft][SQL Server]Duplicate key ({CANARY})")
     assert leaks(str(error))
     check(error)
 

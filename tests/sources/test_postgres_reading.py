@@ -180,7 +180,7 @@ def big(run: Run, monkeypatch: pytest.MonkeyPatch) -> int:
     """A table of many pages, and readers that share pages of it by the dozen."""
     monkeypatch.setattr("platform_core.sources.postgres._LEAST_PAGES", 20)
     run(
-        "CREATE TABLE t AS SELECT n::bigint AS id, repeat('x', 100) AS v, n / 2 AS half FROM generate_series(1, 40000) n",
+        "CREATE TABLE t AS SELECT n::bigint AS id, repeat('x', 100) AS v FROM generate_series(1, 40000) n",
         "DELETE FROM t WHERE id BETWEEN 5000 AND 30000",
     )
     return 40_000 - 25_001
@@ -225,7 +225,7 @@ def test_all_readers_see_one_moment(big: int, run: Run, source: PostgresSource) 
     with closing(source):
         reader = source.read(ReadRequest(object="t", parallel=3, batch_rows=500))
         first = reader.read_next_batch()
-        run("DELETE FROM t", "INSERT INTO t SELECT -n, 'y', 0 FROM generate_series(1, 1000) n", "VACUUM t")
+        run("DELETE FROM t", "INSERT INTO t SELECT -n, 'y' FROM generate_series(1, 1000) n", "VACUUM t")
         found = ids(pa.concat_tables([pa.Table.from_batches([first]), reader.read_all()]))
     assert found == [*range(1, 5000), *range(30_001, 40_001)]
 
@@ -319,7 +319,7 @@ def test_b10_a_row_that_was_committed_late_is_within_the_lookback(
             st.none() | TEXTS,
             st.none() | st.decimals(-(10**16) + 1, 10**16 - 1, allow_nan=False, places=2),
             st.none() | st.decimals(-(10**27), 10**27, allow_nan=False, places=10),
-            st.none() | st.decimals(-(10**14), 10**14, allow_nan=False, places=24),
+            st.none() | st.decimals(-(10**14) + 1, 10**14 - 1, allow_nan=False, places=24),
             st.none() | st.datetimes(),
             st.none() | st.datetimes(timezones=st.just(dt.UTC)),
             st.none() | st.dates(),
@@ -338,7 +338,7 @@ def test_b16_what_was_written_is_read(run: Run, source: PostgresSource, rows: li
         "DROP TABLE IF EXISTS t",
         "CREATE TABLE t (a bigint, b double precision, c text, d numeric(18,2), e numeric, f numeric(38,24), "
         "g timestamp, h timestamptz, i date, j bytea, k boolean, l text[], m numeric(5,2)[])",
-        "INSERT INTO t VALUES " + ", ".join("(" + ", ".join(map(literal, row)) + ")" for row in rows),
+        "INSERT INTO t VALUES " + ", ".join("(" + ", ".join(map(literal, row)) + "::numeric[])" for row in rows),
     )
     found = [tuple(row.values()) for row in read(source).to_pylist()]
     assert sorted(map(exact, found)) == sorted(map(exact, rows))
@@ -350,14 +350,10 @@ def literal(value: object) -> str:
     if isinstance(value, bytes):
         return f"'\\x{value.hex()}'"
     if isinstance(value, list):
-        return "ARRAY[" + ", ".join(map(literal, value)) + "]" + ("::numeric[]" if _numbers(value) else "::text[]")
+        return "ARRAY[" + ", ".join(map(literal, value)) + "]::text[]"
     if isinstance(value, dt.datetime):
         return f"'{value.isoformat()}'"
     return "'" + str(value).replace("'", "''") + "'"
-
-
-def _numbers(values: list[object]) -> bool:
-    return any(isinstance(value, Decimal) for value in values)
 
 
 def exact(row: tuple[Any, ...]) -> str:
@@ -422,7 +418,10 @@ def test_every_kind_of_relation_is_read(run: Run, source: PostgresSource) -> Non
 
 
 def test_empty_text_and_null_are_not_the_same(run: Run, source: PostgresSource) -> None:
-    run("CREATE TABLE t (id int, v text, b bytea, l text[])", "INSERT INTO t VALUES (1, '', '', '{}'), (2)")
+    run(
+        "CREATE TABLE t (id int, v text, b bytea, l text[])",
+        "INSERT INTO t VALUES (1, '', '', '{}'), (2, NULL, NULL, NULL)",
+    )
     assert read(source).to_pylist() == [
         {"id": 1, "v": "", "b": b"", "l": []},
         {"id": 2, "v": None, "b": None, "l": None},

@@ -12,11 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest
 from platform_core.plugins.testing import CANARY, Place, Placed, SourceSuite, no_secrets
+from platform_core.sources import sqlite as sqlite_source
 from platform_core.sources.sqlite import SqliteSource
 
 DECLARED = {
@@ -217,3 +220,114 @@ def test_odd_names_are_quoted(database: Path, source: SqliteSource) -> None:
 def test_a_relative_path_is_refused_when_it_is_declared() -> None:
     with pytest.raises(ValidationError, match="absolute"):
         SqliteSource.Options(path="rides.db")
+
+
+def test_until_is_exact_for_times_in_either_notation(database: Path, source: SqliteSource) -> None:
+    run(
+        database,
+        "CREATE TABLE t (id INTEGER, at TIMESTAMPTZ)",
+        "INSERT INTO t VALUES (1, '2024-01-02T00:30:00+02:00'), (2, '2024-01-01 22:30:00Z')",
+        "INSERT INTO t VALUES (3, '2024-01-01T22:30:00.000001Z'), (4, NULL), (5, '2024-01-03T12:00:00+14:00')",
+    )
+    until = dt.datetime(2024, 1, 1, 22, 30, tzinfo=dt.UTC)
+    assert read(source, "t", columns=("id",), cursor="at", until=until).to_pydict() == {"id": [1, 2]}
+    until = dt.datetime(9999, 12, 31, 23, tzinfo=dt.UTC)
+    assert read(source, "t", columns=("id",), cursor="at", until=until).to_pydict() == {"id": [1, 2, 3, 5]}
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "bound"),
+    [
+        ("INTEGER", "'seven'", 5),
+        ("INTEGER", "x'07'", 5),
+        ("REAL", "'seven'", 5.0),
+        ("DATE", "x'07'", dt.date(2024, 1, 1)),
+        ("DATE", "20240101", dt.date(2024, 1, 1)),
+        ("TEXT", "x'07'", "z"),
+    ],
+)
+def test_what_does_not_fit_its_type_is_refused_and_not_filtered_away(
+    database: Path, source: SqliteSource, declared: str, value: str, bound: Any
+) -> None:
+    run(database, f"CREATE TABLE t (v {declared})", f"INSERT INTO t VALUES ({value})")
+    for ends in ({"since": bound}, {"until": bound}, {"since": bound, "until": bound}):
+        with pytest.raises(SourceError, match="column 'v'"):
+            read(source, "t", cursor="v", **ends)
+
+
+def test_an_index_serves_a_number_that_bounds(database: Path, source: SqliteSource) -> None:
+    run(database, "CREATE TABLE t (v INTEGER, w TEXT)", "CREATE INDEX i ON t (v)")
+    request = ReadRequest(object="t", cursor="v", since=5)
+    with closing(sqlite3.connect(database)) as connection:
+        columns = source._columns(connection, request)
+        statement = sqlite_source._statement(request, columns, sqlite_source._between(columns, request))
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters).fetchall()
+    assert "USING INDEX i" in str(plan)
+
+
+def test_a_query_has_the_declared_types_of_its_columns(database: Path, source: SqliteSource) -> None:
+    run(
+        database,
+        "CREATE TABLE t (id INTEGER, price DECIMAL(8,2), at TIMESTAMP)",
+        "INSERT INTO t VALUES (1, 1.5, '2024-01-01 10:00:00')",
+    )
+    query = "WITH x AS (SELECT * FROM t) SELECT id, price, at, id + 1 AS next FROM x"
+    with pytest.raises(SourceError, match=r"sqlite query 'orders': column 'next' has no declared type"):
+        read(source, "orders", query=query)
+    table = read(source, "orders", query=query, types={"next": "integer"})
+    assert table.schema.types == [pa.int64(), pa.decimal128(8, 2), pa.timestamp("us"), pa.int64()]
+    assert table.to_pylist() == [{"id": 1, "price": Decimal("1.50"), "at": dt.datetime(2024, 1, 1, 10), "next": 2}]
+
+
+def test_a_wrong_name_in_a_filter_is_no_text_in_disguise(database: Path, source: SqliteSource) -> None:
+    run(database, "CREATE TABLE t (status TEXT)", "INSERT INTO t VALUES ('statsu')")
+    for name in ("statsu", '"statsu"'):
+        with pytest.raises(SourceError, match=r"the filter: has no column 'statsu'[\s\S]*did you mean 'status'"):
+            read(source, "t", filter=f"{name} = 'statsu'")
+    assert read(source, "t", filter="STATUS = 'statsu'").num_rows == 1
+
+
+def test_what_sqlite_says_of_a_query_is_passed_on(database: Path, source: SqliteSource) -> None:
+    run(database, "CREATE TABLE t (status TEXT)")
+    with pytest.raises(SourceError, match=r"sqlite query 'orders': SQLite refuses the filter or query: no such table"):
+        read(source, "orders", query="SELECT * FROM nowhere")
+
+
+def test_a_sorted_query_writes_nothing_beside_the_file(database: Path, source: SqliteSource) -> None:
+    run(
+        database,
+        "CREATE TABLE t (v TEXT)",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9) "
+        "INSERT INTO t SELECT hex(randomblob(1000)) FROM n",
+    )
+    before = sorted(path.name for path in database.parent.iterdir())
+    assert read(source, "t", query="SELECT v FROM t ORDER BY v DESC").num_rows == 9
+    assert sorted(path.name for path in database.parent.iterdir()) == before
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.none() | st.integers(-(2**63), 2**63 - 1),
+            st.none() | st.floats(allow_nan=False),
+            st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+            st.none() | st.decimals(-(10**13) + 1, 10**13 - 1, allow_nan=False, places=2),
+            st.none() | st.datetimes(timezones=st.just(dt.UTC)),
+            st.none() | st.dates(),
+            st.none() | st.binary(max_size=20),
+            st.none() | st.booleans(),
+        ),
+        max_size=25,
+    )
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_b16_what_was_written_is_read(database: Path, source: SqliteSource, rows: list[tuple[Any, ...]]) -> None:
+    database.unlink(missing_ok=True)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "CREATE TABLE t (a INTEGER, b REAL, c TEXT, d DECIMAL(15,2), e TIMESTAMPTZ, f DATE, g BLOB, h BOOLEAN)"
+        )
+        values = [tuple(map(stored, row)) for row in rows]
+        connection.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        connection.commit()
+    assert [tuple(row.values()) for row in read(source, "t").to_pylist()] == rows
