@@ -13,6 +13,8 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 pytest_plugins = ["tests.services.fixtures"]
+# Before anything imports it: failed comparisons of the suites for plug-ins are then explained.
+pytest.register_assert_rewrite("platform_core.plugins.testing")
 
 Edp = Callable[..., subprocess.CompletedProcess[str]]
 

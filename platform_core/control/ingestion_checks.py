@@ -9,7 +9,7 @@ from platform_core.control.documents import PathPart
 from platform_core.control.reading import Entry, Reading
 from platform_core.control.report import Report, excerpt
 from platform_core.errors import PluginError
-from platform_core.plugins.interfaces import ReadRequest, Source
+from platform_core.plugins.interfaces import Mask, ReadRequest, Source
 from platform_core.plugins.registry import plugin, plugin_names
 from platform_core.specs.base import is_name
 from platform_core.specs.column_names import normalised
@@ -80,6 +80,7 @@ def _check_names(entry: Entry[IngestionSpec], report: Report) -> None:
     spec = entry.spec
     for key, names in (("key", spec.key), ("select", spec.select), ("columns", spec.columns)):
         _check_apart(entry, key, names, report)
+    _check_masked_keys(entry, report)
     ordering = {"cursor": spec.cursor, "sequence_by": spec.sequence_by, "deleted_flag": spec.deleted_flag}
     masked = {_lake_name(name) for name in spec.masks}
     for key, name in ordering.items():
@@ -99,6 +100,22 @@ def _check_names(entry: Entry[IngestionSpec], report: Report) -> None:
         if name is not None and _lake_name(name) not in selected:
             message = f"column '{excerpt(name)}' is not among those that 'select' reads"
             entry.complain(report, path, message, "add it to 'select'")
+
+
+def _check_masked_keys(entry: Entry[IngestionSpec], report: Report) -> None:
+    """A key that is masked must still tell rows apart."""
+    keys = {_lake_name(name) for name in entry.spec.key}
+    for column, rule in entry.spec.masks.items():
+        if _lake_name(column) not in keys or rule.mask not in plugin_names("mask"):
+            continue
+        try:
+            mask: type[Mask] = plugin("mask", rule.mask)
+        except PluginError:
+            # Said where the mask's options are checked.
+            continue
+        if not mask.keeps_apart:
+            message = f"column '{excerpt(column)}' is a key, and mask '{rule.mask}' makes different values the same"
+            entry.complain(report, ("columns", column), message, "mask it with 'hash', which keeps rows apart")
 
 
 def _check_apart(entry: Entry[Any], key: str, names: Iterable[str], report: Report) -> None:

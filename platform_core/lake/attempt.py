@@ -16,9 +16,11 @@ from platform_core.lake.comparison import Key
 from platform_core.lake.delta import DataFile
 from platform_core.lake.evolution import rewrite_wider
 from platform_core.lake.landed import LandedRows
+from platform_core.lake.parquet_sql import Writing
 from platform_core.lake.pruning import files_with_keys
 from platform_core.lake.quarantine import find_bad_rows, remove_bad_rows, write_bad_rows
 from platform_core.lake.row_hash import HASH_COLUMN, HASH_FIELD, HASH_VERSION, HASH_VERSION_KEY
+from platform_core.lake.row_size import group_rows
 from platform_core.lake.storage import engine_path, engine_root
 from platform_core.plugins.interfaces import BronzeLoad, BronzeOutcome
 from platform_core.specs.ingestion import TECHNICAL_COLUMNS, LoadMode, OnBadKey
@@ -92,6 +94,8 @@ class Attempt:
         table: DeltaTable | None,
         files: Sequence[DataFile],
         change: NewSchema | None,
+        *,
+        large: bool,
     ) -> None:
         """Keep what is compared.
 
@@ -99,6 +103,7 @@ class Attempt:
             table: the handle to commit with; None: the table is to be made.
             files: data files of ``table``.
             change: what the batch changes in the columns of ``table``.
+            large: memory matters more than the number of files.
         """
         self._load = load
         self._rows = rows
@@ -106,6 +111,7 @@ class Attempt:
         self._connection = connection
         self._table = table
         self._change = change
+        self._large = large
         self._root = engine_root(session, load.uri, load.storage_options)
         self._files = list(files)
         self._removable = {file.path: file.size for file in files}
@@ -161,7 +167,7 @@ class Attempt:
         self._keep_bad_rows()
         if counts.inserted:
             statement = comparison.copy_all(
-                self._columns, self._landed, deleted_flag=self._load.deleted_flag, file_bytes=FILE_BYTES
+                self._columns, self._landed, deleted_flag=self._load.deleted_flag, writing=self._writing()
             )
             self._write(new, statement, **self._landing)
         return self._commit(new, counts, removed=())
@@ -285,7 +291,7 @@ class Attempt:
             columns=self._columns,
             landed=replace(self._landed, without_bad=False),
             landing=self._landing,
-            file_bytes=FILE_BYTES,
+            writing=self._writing(),
         )
 
     def _check_deletes(self, vanished: int) -> None:
@@ -318,18 +324,35 @@ class Attempt:
             among = {position: at for at, position in enumerate(compared)}
             self._all(comparison.REPOSITION, replaced=[among.get(position, -1) for position in replaced])
         landed = None if self._load.keys_only else replace(self._landed, without_bad=False)
-        statement = comparison.copy_changed(
-            self._table_columns() if landed is None else self._columns,
-            landed,
-            flagged=self._load.deleted_flag is not None,
-            replaced=frozenset(self._columns_of(paths)) if paths else None,
-            file_bytes=FILE_BYTES,
-        )
-        landing = {} if landed is None else self._landing
-        self._write(new, statement, **landing, **({"replaced": paths} if paths else {}))
+        held = frozenset(self._columns_of(paths)) if paths else frozenset()
+        flagged, writing = self._load.deleted_flag is not None, self._writing()
+        if landed is None:
+            statement = comparison.copy_kept(self._table_columns(), held=held, writing=writing)
+            self._write(new, statement, replaced=paths)
+        elif paths and not self._large:
+            statement = comparison.copy_kept_and_changed(
+                self._columns, landed, flagged=flagged, held=held, writing=writing
+            )
+            self._write(new, statement, **self._landing, replaced=paths)
+        else:
+            # One after the other they need half the memory, and rows that changed lately lie together.
+            if paths:
+                kept = comparison.copy_kept(self._columns, held=held, writing=writing)
+                self._write(new, kept, name="kept", replaced=paths)
+            if counts.inserted or counts.updated or counts.deleted:
+                changed = comparison.copy_changed(self._columns, landed, flagged=flagged, writing=writing)
+                self._write(new, changed, name="changed", **self._landing)
         return self._commit(new, counts, removed=replaced)
 
-    def _write(self, new: NewFiles, statement: str, **parameters: Any) -> None:
+    def _writing(self) -> Writing:
+        """How files are written; a row's size matters where there are many."""
+        if not self._large:
+            return Writing(FILE_BYTES)
+        if self._load.keys_only:
+            return Writing(FILE_BYTES, group_rows(self._connection, files=self._paths(range(len(self._files)))))
+        return Writing(FILE_BYTES, group_rows(self._connection, self._landed.rows("*"), **self._landing))
+
+    def _write(self, new: NewFiles, statement: str, *, name: str = "", **parameters: Any) -> None:
         load = self._load
         self._rows.land()
         new.prepare()
@@ -339,7 +362,7 @@ class Attempt:
             modified_at=load.modified_at,
             batch_id=load.batch_id,
             folder=self._root,
-            pattern=new.prefix + "{i}",
+            pattern=new.prefix + name + "{i}",
         )
 
     def _commit(self, new: NewFiles, counts: _Counts, *, removed: Sequence[int]) -> BronzeOutcome:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 """How often a batch is compared anew after another writer committed first."""
 
+LARGE_BYTES = 32 * 1024 * 1024
+"""Tables and batches that together have more are applied one after the other, which bounds their memory."""
+
 __all__ = ["apply", "bronze_schema", "source_columns"]
 
 
@@ -124,8 +127,9 @@ def _once(load: BronzeLoad, rows: LandedRows, session: Session, table: DeltaTabl
         tellable = change is None and not load.commit_always and is_small(load, files)
         if tellable and load.rows is not None and changes_nothing(load, load.rows, files):
             return outcome_of(table, unchanged=load.rows.num_rows)
-    with session.cursor() as connection:
-        return Attempt(load, rows, session, connection, table, files, change).run()
+    large = sum(file.size for file in files) + rows.bytes > LARGE_BYTES
+    with session.alone(large), session.cursor() as connection:
+        return Attempt(load, rows, session, connection, table, files, change, large=large).run()
 
 
 def _refuse_overtaken(load: BronzeLoad, table: DeltaTable | None, *, newest: int, held: int | None) -> None:

@@ -13,6 +13,7 @@ from sqlglot import exp
 
 from platform_core.lake.parquet_sql import (
     DIALECT,
+    Writing,
     column,
     file_of,
     keys,
@@ -203,52 +204,58 @@ def make_vanished(key: Key, landed: Landed) -> str:
 
 
 @lru_cache(maxsize=1024)
-def copy_all(columns: tuple[str, ...], landed: Landed, *, deleted_flag: str | None, file_bytes: int) -> str:
+def copy_all(columns: tuple[str, ...], landed: Landed, *, deleted_flag: str | None, writing: Writing) -> str:
     """Write every row of the batch as a new row.
 
     Parameters: ``$landed``, ``$modified_at``, ``$batch_id``, ``$folder`` and ``$pattern`` of the new files' names.
     """
-    return written(landed.rows(*_fresh(columns, gone=_gone(deleted_flag))), file_bytes=file_bytes)
+    return written(landed.rows(*_fresh(columns, gone=_gone(deleted_flag))), writing)
 
 
 @lru_cache(maxsize=1024)
-def copy_changed(
-    columns: tuple[str, ...],
-    landed: Landed | None,
-    *,
-    flagged: bool,
-    replaced: frozenset[str] | None,
-    file_bytes: int,
-) -> str:
-    """Write the rows of the replaced files that stay, and the rows of the batch that are new or changed.
-
-    Parameters: those of :func:`copy_all`, and where files are replaced ``$replaced``, their list.
+def copy_changed(columns: tuple[str, ...], landed: Landed, *, flagged: bool, writing: Writing) -> str:
+    """Write the rows of the batch that are new or changed; parameters as of :func:`copy_all`.
 
     Args:
-        landed: None: the batch has keys alone.
         flagged: the source flags rows that are gone.
-        replaced: columns that the replaced files have; None: no file is replaced.
     """
-    queries: list[exp.Query] = []
-    if replaced is not None:
-        queries.append(_kept(columns, replaced, alone=landed is None))
-    if landed is not None:
-        lies = exp.EQ(this=place("landed"), expression=exp.column("new_at", "changes"))
-        gone = column("gone", "changes") if flagged else exp.false()
-        queries.append(landed.rows(*_fresh(columns, gone=gone)).join("changes", on=lies))
-    rows = queries[0] if len(queries) == 1 else exp.union(*queries, distinct=False)
-    return written(rows, file_bytes=file_bytes)
+    return written(_changed(columns, landed, flagged=flagged), writing)
 
 
-def _kept(columns: tuple[str, ...], held: frozenset[str], *, alone: bool) -> exp.Select:
+@lru_cache(maxsize=1024)
+def copy_kept(columns: tuple[str, ...], *, held: frozenset[str], writing: Writing) -> str:
+    """Write the rows of files that stay, and those that have vanished with their flags.
+
+    Parameters: ``$modified_at``, ``$batch_id``, ``$folder``, ``$pattern``, and ``$replaced``, the files.
+
+    Args:
+        held: columns that at least one of the files has; the others are left out.
+    """
+    return written(_kept(tuple(name for name in columns if name in held), held), writing)
+
+
+@lru_cache(maxsize=1024)
+def copy_kept_and_changed(
+    columns: tuple[str, ...], landed: Landed, *, flagged: bool, held: frozenset[str], writing: Writing
+) -> str:
+    """Write both into the same files; for small tables, as it takes the memory of both."""
+    rows = exp.union(_kept(columns, held), _changed(columns, landed, flagged=flagged), distinct=False)
+    return written(rows, writing)
+
+
+def _changed(columns: tuple[str, ...], landed: Landed, *, flagged: bool) -> exp.Select:
+    lies = exp.EQ(this=place("landed"), expression=exp.column("new_at", "changes"))
+    gone = column("gone", "changes") if flagged else exp.false()
+    return landed.rows(*_fresh(columns, gone=gone)).join("changes", on=lies)
+
+
+def _kept(columns: tuple[str, ...], held: frozenset[str]) -> exp.Select:
     vanished = f"changes.action IS NOT DISTINCT FROM '{VANISH}'"
-    # A column that no file has yet is left out, or null beside rows that have it.
-    shown = [name for name in columns if name in held or not alone]
     return (
         exp.select(
             *(
                 column(name, "replaced") if name in held else exp.alias_(exp.null(), name, quoted=True)
-                for name in shown
+                for name in columns
             ),
             f'replaced."_is_current" AND NOT ({vanished}) AS "_is_current"',
             f'replaced."_is_deleted" OR ({vanished}) AS "_is_deleted"',

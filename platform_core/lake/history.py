@@ -22,6 +22,7 @@ from platform_core.lake.delta import DataFile, batch_of, data_files, is_plain, o
 from platform_core.lake.evolution import rewrite_wider, schema_change
 from platform_core.lake.parquet_sql import (
     DIALECT,
+    Writing,
     column,
     file_of,
     keys,
@@ -34,6 +35,7 @@ from platform_core.lake.parquet_sql import (
     written,
 )
 from platform_core.lake.row_hash import HASH_COLUMN, HASH_FIELD, HASH_VERSION, HASH_VERSION_KEY, require_version
+from platform_core.lake.row_size import group_rows
 from platform_core.lake.storage import engine_path, engine_root
 from platform_core.plugins.interfaces import BronzeLoad
 from platform_core.specs.ingestion import TECHNICAL_COLUMNS
@@ -233,12 +235,13 @@ class _Step:
         own = tuple(name for name in self._own.names if name in given or name in (held or ()))
         new.prepare()
         target = {"folder": self._root}
-        old = {"replaced": paths} if paths else {}
-        opening = _copy_open(own, held=held, given=given)
-        self._all(opening, **old, bronze=fresh, **target, pattern=new.prefix + "open{i}")
+        writing = Writing(FILE_BYTES, group_rows(self._connection, files=fresh))
+        opening = _copy_new(tuple(name for name in own if name in given), writing=writing)
+        self._all(opening, bronze=fresh, **target, pattern=new.prefix + "new{i}")
         if held is not None:
-            closing = _copy_closed(tuple(name for name in own if name in held))
-            self._all(closing, **old, **target, pattern=new.prefix + "closed{i}")
+            mine = tuple(name for name in own if name in held)
+            self._all(_copy_open(mine, writing), replaced=paths, **target, pattern=new.prefix + "open{i}")
+            self._all(_copy_closed(mine, writing), replaced=paths, **target, pattern=new.prefix + "closed{i}")
         return replaced
 
     def _paths(self, positions: Sequence[int]) -> list[str]:
@@ -288,11 +291,11 @@ def _make_turns(key: tuple[str, ...], *, empty: bool) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _copy_open(own: tuple[str, ...], *, held: frozenset[str] | None, given: frozenset[str]) -> str:
-    """Write the current versions: those of replaced files that stay, and the new ones."""
-    fresh = (
+def _copy_new(own: tuple[str, ...], *, writing: Writing) -> str:
+    """Write the versions that open."""
+    rows = (
         exp.select(
-            *(_shown(name, "bronze", given) for name in own),
+            *(column(name, "bronze") for name in own),
             'turns.moment AS "_valid_from"',
             'NULL::TIMESTAMPTZ AS "_valid_to"',
             'false AS "_is_deleted"',
@@ -304,19 +307,23 @@ def _copy_open(own: tuple[str, ...], *, held: frozenset[str] | None, given: froz
         .join("turns", on=exp.EQ(this=place("bronze"), expression=exp.column("new_at", "turns")))
         .where("turns.opens")
     )
-    if held is None:
-        return written(fresh, file_bytes=FILE_BYTES)
-    kept = (
-        exp.select(*(_shown(name, "replaced", held) for name in (*own, *VERSION_COLUMNS)))
+    return written(rows, writing)
+
+
+@lru_cache(maxsize=1024)
+def _copy_open(own: tuple[str, ...], writing: Writing) -> str:
+    """Write the current versions of replaced files that stay."""
+    rows = (
+        exp.select(*(column(name, "replaced") for name in (*own, *VERSION_COLUMNS)))
         .from_(parquet("replaced"))
         .join("turns", on=_lies(), join_type="anti")
         .where('replaced."_valid_to" IS NULL')
     )
-    return written(exp.union(kept, fresh, distinct=False), file_bytes=FILE_BYTES)
+    return written(rows, writing)
 
 
 @lru_cache(maxsize=1024)
-def _copy_closed(own: tuple[str, ...]) -> str:
+def _copy_closed(own: tuple[str, ...], writing: Writing) -> str:
     """Write the versions of replaced files that are closed, now or before."""
     rows = (
         exp.select(
@@ -332,13 +339,9 @@ def _copy_closed(own: tuple[str, ...]) -> str:
         .join("turns", on=_lies(), join_type="left")
         .where('turns.closes OR replaced."_valid_to" IS NOT NULL')
     )
-    return written(rows, file_bytes=FILE_BYTES)
+    return written(rows, writing)
 
 
 def _lies() -> exp.Condition:
     """A version of a replaced file is one that closes."""
     return exp.and_(exp.EQ(this=place("replaced"), expression=exp.column("old_at", "turns")), "turns.closes")
-
-
-def _shown(name: str, table: str, held: frozenset[str]) -> exp.Expression:
-    return column(name, table) if name in held else exp.alias_(exp.null(), name, quoted=True)

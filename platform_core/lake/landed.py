@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from platform_core.lake.comparison import HELD_ROWS, LANDED_ROWS, Landed
 from platform_core.lake.session import Session
-from platform_core.lake.storage import engine_path, engine_root
+from platform_core.lake.storage import engine_path, engine_root, filesystem
 from platform_core.plugins.interfaces import BronzeLoad
 
 
@@ -23,6 +23,18 @@ class LandedRows:
     def as_read(self) -> Landed:
         """How SQL sees them."""
         return Landed(held=self._load.rows is not None)
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory, or of the files."""
+        load = self._load
+        if load.rows is not None:
+            return int(load.rows.nbytes)
+        sizes = 0
+        for uri in load.files:
+            folder, _, name = uri.rpartition("/")
+            sizes += filesystem(folder, load.storage_options).get_file_info(name).size or 0
+        return sizes
 
     def land(self) -> None:
         """Bring rows that are held in memory into the landing, once; called before anything is written."""

@@ -7,12 +7,15 @@ a join.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import sqlglot
 from sqlglot import exp
 
 DIALECT = "duckdb"
+
+MOST_GROUP_ROWS = 122_880
 
 
 def column(name: str, table: str | None = None) -> exp.Column:
@@ -89,19 +92,30 @@ def temporary_table(name: str, rows: exp.Query) -> str:
     return render(made)
 
 
-def written(rows: exp.Query, *, file_bytes: int) -> str:
-    """Write the rows of a query as Parquet files.
-
-    Parameters beside the query's own: ``$folder``, and ``$pattern`` of the files' names.
+@dataclass(frozen=True)
+class Writing:
+    """How files are written.
 
     Args:
         file_bytes: a file is closed once it has this size.
+        group_rows: rows of one row group: a writer holds some of these in memory for each of its threads.
+    """
+
+    file_bytes: int
+    group_rows: int = MOST_GROUP_ROWS
+
+
+def written(rows: exp.Query, writing: Writing) -> str:
+    """Write the rows of a query as Parquet files.
+
+    Parameters beside the query's own: ``$folder``, and ``$pattern`` of the files' names.
     """
     options = {
         "FORMAT": exp.var("PARQUET"),
         "COMPRESSION": exp.var("ZSTD"),
         "COMPRESSION_LEVEL": exp.Literal.number(1),
-        "FILE_SIZE_BYTES": exp.Literal.number(file_bytes),
+        "ROW_GROUP_SIZE": exp.Literal.number(writing.group_rows),
+        "FILE_SIZE_BYTES": exp.Literal.number(writing.file_bytes),
         "FILENAME_PATTERN": parameter("pattern"),
         "OVERWRITE_OR_IGNORE": exp.true(),
         "RETURN_STATS": exp.true(),

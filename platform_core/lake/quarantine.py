@@ -9,7 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from platform_core.lake.comparison import Key, Landed
-from platform_core.lake.parquet_sql import column, keys, parsed, place, temporary_table, written
+from platform_core.lake.parquet_sql import Writing, column, keys, parsed, place, temporary_table, written
 from platform_core.lake.row_hash import HASH_COLUMN
 from platform_core.lake.storage import filesystem, local_path, persist
 
@@ -55,7 +55,7 @@ def write_bad_rows(
     columns: tuple[str, ...],
     landed: Landed,
     landing: dict[str, Any],
-    file_bytes: int,
+    writing: Writing,
 ) -> None:
     """Write the rows of ``bad`` as Parquet files below ``uri``, as they landed, with their reason.
 
@@ -69,7 +69,7 @@ def write_bad_rows(
     local = local_path(uri)
     if local is not None:
         local.mkdir(parents=True, exist_ok=True)
-    statement = _copy_bad(columns, landed, file_bytes)
+    statement = _copy_bad(columns, landed, writing)
     connection.execute(statement, {**landing, "folder": root, "pattern": PREFIX + "{i}"}).fetchall()
     if local is not None:
         persist(*(path for path in local.iterdir() if path.name.startswith(PREFIX)), local)
@@ -121,8 +121,8 @@ def _make_bad(key: Key, landed: Landed, winner_by: str | None) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _copy_bad(columns: tuple[str, ...], landed: Landed, file_bytes: int) -> str:
+def _copy_bad(columns: tuple[str, ...], landed: Landed, writing: Writing) -> str:
     lies = exp.EQ(this=exp.column("at", "bad"), expression=place("landed"))
     shown = [column(name, "landed") for name in (*columns, HASH_COLUMN)]
     rows = landed.rows(*shown, exp.alias_(exp.column("reason", "bad"), REASON_COLUMN)).join("bad", on=lies)
-    return written(rows, file_bytes=file_bytes)
+    return written(rows, writing)

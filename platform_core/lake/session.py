@@ -29,6 +29,7 @@ class Session:
 
     _instance: Any = field(repr=False)
     _mounted: set[str] = field(default_factory=set, repr=False)
+    _large: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @contextmanager
     def cursor(self) -> Iterator[Any]:
@@ -38,6 +39,15 @@ class Session:
             yield connection
         finally:
             connection.close()
+
+    @contextmanager
+    def alone(self, large: bool) -> Iterator[None]:
+        """Let large work wait for other large work: each takes all threads, and together they would lack memory."""
+        if not large:
+            yield
+            return
+        with self._large:
+            yield
 
     def mount(self, filesystem: AbstractFileSystem) -> None:
         """Let SQL read and write URLs of an fsspec file system; doing it again changes nothing."""

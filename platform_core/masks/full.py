@@ -13,6 +13,8 @@ MASKED = "***"
 class FullMask(Mask):
     """Puts ``***`` in the place of every value, of whatever type, the empty text included."""
 
+    keeps_apart = False
+
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         return pa.string()
 

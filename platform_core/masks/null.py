@@ -12,6 +12,7 @@ class NullMask(Mask):
     value does not show.
     """
 
+    keeps_apart = False
     makes_null = True
 
     def output_type(self, type_: pa.DataType) -> pa.DataType:

@@ -49,6 +49,8 @@ class PartialMask(Mask):
     address becomes ``***``. Takes text and integers.
     """
 
+    keeps_apart = False
+
     Options = PartialOptions
     options: PartialOptions
 

@@ -64,6 +64,8 @@ class TruncateMask(Mask):
     texts: what begins with a date ``YYYY-MM-DD`` becomes the first date of its unit, and anything else ``***``.
     """
 
+    keeps_apart = False
+
     Options = TruncateOptions
     options: TruncateOptions
 

@@ -18,6 +18,8 @@ class YearMask(Mask):
     In a text column it is the text ``1984``, and what does not begin with a date ``YYYY-MM-DD`` becomes ``***``.
     """
 
+    keeps_apart = False
+
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         if pa.types.is_date(type_) or pa.types.is_timestamp(type_):
             return pa.int32()

@@ -171,6 +171,8 @@ class Mask(ABC):
 
     Options: ClassVar[type[Model]] = NoOptions
     needs_key: ClassVar[bool] = False
+    keeps_apart: ClassVar[bool] = True
+    """Whether different values stay different, so that a key column may be masked."""
     makes_null: bool = False
     """Whether a value may become null; else a load checks that none did. An instance may set it by its options."""
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from platform_core.control.load import load_manifest
 from platform_core.errors import ConfigError
 from platform_core.plugins import registry
-from platform_core.plugins.interfaces import ReadRequest, Source
+from platform_core.plugins.interfaces import Mask, ReadRequest, Source
 from platform_core.specs.base import Model, SecretRef
 from platform_core.specs.manifest import Manifest
 
@@ -140,11 +140,12 @@ class Folder(Source):
     keeps_state = True
 
 
-class FullMask:
+class FullMask(Mask):
+    keeps_apart = False
     Options: ClassVar[Any] = Model
 
 
-class HashMask:
+class HashMask(Mask):
     Options: ClassVar[Any] = HashOptions
 
 

@@ -162,7 +162,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], str]] = {
         },
         """\
             control/ingestion/erp.yaml:7: unknown mask 'hsah'
-              known masks: full, hash, null, partial, truncate, year
+              known masks: full, hash, partial
               did you mean 'hash'?
             """,
     ),

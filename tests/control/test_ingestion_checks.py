@@ -57,6 +57,11 @@ FAULTS = {
         "{object: orders, mode: incremental, key: [id], cursor: ChangedAt, columns: {changed_at: {mask: full}}}",
         ":3: column 'ChangedAt' orders or flags rows and so cannot be masked",
     ),
+    "a key that its mask makes the same for all": (
+        "{object: orders, mode: full, key: [OrderId], columns: {order_id: {mask: full}}}",
+        ":3: column 'order_id' is a key, and mask 'full' makes different values the same\n"
+        "  mask it with 'hash', which keeps rows apart",
+    ),
     "a key that is not selected": (
         "{object: orders, mode: full, key: [order_id], select: [Name]}",
         ":3: column 'order_id' is not among those that 'select' reads\n  add it to 'select'",

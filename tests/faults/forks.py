@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -183,10 +184,10 @@ def import_everything() -> None:
     import deltalake
     import deltalake.transaction  # noqa: F401
     import duckdb  # noqa: F401
+    import polars_hash  # noqa: F401
     import pyarrow.dataset
     import pyarrow.fs
     import pyarrow.parquet  # noqa: F401
-    import sqlalchemy.dialects.sqlite
     import sqlglot.dialects.duckdb  # noqa: F401
 
     import platform_core.lake.attempt
@@ -194,6 +195,13 @@ def import_everything() -> None:
     import platform_core.lake.prefetch
     import platform_core.masks.keyed_hash
     import platform_core.operations.ingest  # noqa: F401
+    from tests.faults.loading import open_platform_in
+
+    # SQLAlchemy looks at its own functions when it first connects, which takes longer than a load.
+    with tempfile.TemporaryDirectory() as folder:
+        platform = open_platform_in(Path(folder))
+        platform.loads.recent()
+        platform.loads.close()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from platform_core.operations.platform import Platform
 from platform_core.plugins.registry import plugin
 from platform_core.secrets.files import FileSecrets
 from platform_core.specs.environment import ControlSpec, EnvironmentSpec, LakeSpec, PluginChoice
-from tests.faults.scenarios import SCENARIOS, SOURCES, started_at
+from tests.faults.scenarios import SCENARIOS, SOURCES, started_at, write_day
 
 LAND_ALWAYS = -1
 RESULT = "result.json"
@@ -105,8 +105,13 @@ def run(job: Job) -> Report:
             faults.arm(job.fault)
         try:
             for day in job.days:
+                calendar = Path(job.folder, "day")
+                write_day(calendar, day)
                 loaded = ingest(
-                    scenario.spec, connection=scenario.connection(day), platform=platform, started_at=started_at(day)
+                    scenario.spec,
+                    connection=scenario.connection(calendar),
+                    platform=platform,
+                    started_at=started_at(day),
                 )
                 report.committed.append(loaded.committed)
         except BaseException:  # noqa: BLE001 - whoever asked for the job judges it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,14 +25,17 @@ ROWS = 60
 
 
 class DayOptions(Model):
-    """Which day's rows are handed out, and of which table."""
+    """Which table is handed out, and the file that says which day it is."""
 
     scenario: str
-    day: int
+    calendar: str
 
 
 class DaySource(Source):
-    """Hands out the rows that a scenario's source holds on one day, a few at a time."""
+    """Hands out the rows that a scenario's source holds today, a few at a time.
+
+    Today is what a file says: a load that goes on after others begins anew with what the source holds by then.
+    """
 
     Options = DayOptions
 
@@ -48,9 +52,7 @@ class DaySource(Source):
 
         def batches() -> Iterator[pa.RecordBatch]:
             # A load that finds nothing new lands an empty batch, as a source with empty pages would.
-            yield from rows.to_batches(max_chunksize=BATCH_ROWS) or [
-                pa.RecordBatch.from_pylist([], schema=rows.schema)
-            ]
+            yield from rows.to_batches(max_chunksize=BATCH_ROWS) or [pa.RecordBatch.from_pylist([], schema=rows.schema)]
 
         return pa.RecordBatchReader.from_batches(rows.schema, batches())
 
@@ -58,7 +60,7 @@ class DaySource(Source):
         return self._rows()
 
     def _rows(self) -> pa.Table:
-        return SCENARIOS[self.options.scenario].rows(self.options.day)
+        return SCENARIOS[self.options.scenario].rows(read_day(self.options.calendar))
 
 
 class RememberingSource(DaySource):
@@ -107,8 +109,8 @@ class Scenario:
             **self.declared,
         )
 
-    def connection(self, day: int) -> ConnectionSpec:
-        options = {"scenario": self.name, "day": day}
+    def connection(self, calendar: Path) -> ConnectionSpec:
+        options = {"scenario": self.name, "calendar": str(calendar)}
         return ConnectionSpec(name="days", workstream="crm", type=self.source, options=options)
 
     @property
@@ -128,11 +130,15 @@ def _table(rows: list[dict[str, Any]], *names: str) -> pa.Table:
 
 
 def _full(day: int) -> pa.Table:
-    """Day 1 loses rows 3 to 5, which come back on day 2; day 2 changes, loses and brings others."""
-    gone = {1: range(3, 6), 2: range(50, 58)}.get(day, range(0))
-    changed = range(10, 20) if day == 2 else range(0)
-    ids = [*range(ROWS), *(range(ROWS, ROWS + 10) if day == 2 else ())]
-    rows = [{"id": id_, "name": f"name {id_}" + (" anew" if id_ in changed else "")} for id_ in ids if id_ not in gone]
+    """Day 1 loses rows 3 to 5, which come back on day 2; the days after change, lose and bring others."""
+    gone = {0: range(0), 1: range(3, 6)}.get(day, range(50, 58))
+    changed = range(10 * (day - 1), 10 * day) if day >= 2 else range(0)
+    ids = range(ROWS + 10 * max(day - 1, 0))
+    rows = [
+        {"id": id_, "name": f"name {id_}" + (f" of day {day}" if id_ in changed else "")}
+        for id_ in ids
+        if id_ not in gone
+    ]
     return _table(rows, "id", "name")
 
 
@@ -150,6 +156,10 @@ def _incremental(day: int) -> pa.Table:
             del rows[id_]
         rows |= {id_: {"id": id_, "at": 2_000, "name": f"name {id_}", "gone": False} for id_ in range(60, 80)}
         rows[80] = {"id": 80, "at": 1_500, "name": "tie", "gone": False}
+    if day >= 3:
+        for id_ in range(5, 25):
+            rows[id_] |= {"at": 3_000 + id_, "name": f"name {id_} of day 3", "gone": id_ == 7}
+        del rows[30]
     return _table([*rows.values()], "id", "at", "name", "gone")
 
 
@@ -204,7 +214,19 @@ SCENARIOS = {
 }
 
 
+def read_day(calendar: str | Path) -> int:
+    """Which day it is."""
+    return int(Path(calendar).read_text())
+
+
+def write_day(calendar: Path, day: int) -> None:
+    """Let a day begin."""
+    calendar.parent.mkdir(parents=True, exist_ok=True)
+    written = calendar.with_suffix(".tmp")
+    written.write_text(str(day))
+    written.replace(calendar)
+
+
 def started_at(day: int) -> dt.datetime:
     """When the load of a day is said to begin."""
     return MIDNIGHT + dt.timedelta(days=day)
-

@@ -75,5 +75,7 @@ def test_b6_a_collision_names_both_columns() -> None:
 def test_a_declared_name_means_the_column_of_that_name_before_that_of_its_lake_name() -> None:
     given = ["Order ID", "Name"]
     assert source_names(["order_id", "Name"], given, of="t") == {"order_id": "Order ID", "Name": "Name"}
-    with pytest.raises(SchemaError, match=r"t has no column nmae, x\n  columns: Order ID, Name\n  did you mean 'name'\?"):
+    with pytest.raises(
+        SchemaError, match=r"t has no column nmae, x\n  columns: Order ID, Name\n  did you mean 'name'\?"
+    ):
         source_names(["x", "nmae"], given, of="t")

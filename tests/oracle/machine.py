@@ -161,6 +161,7 @@ class Oracle(RuleBasedStateMachine):
         self.table = Table(bench, f"t{bench.tables}", declared)
         self.declared = declared
         self.source: list[Row] = []
+        self.offered: list[Row] = []
         self.removed: list[Row] = []
         self.columns: Columns = dict(BASE)
         self.given: Columns = self.columns
@@ -419,8 +420,12 @@ class Oracle(RuleBasedStateMachine):
     def _offer(self, *, mend: bool) -> None:
         if mend:
             self._mend_keys()
-        self._table.offer(self.source, self.columns)
         self.given = dict(self.columns)
+        self.offered = [self._typed(row) for row in self.source]
+        self._table.offer(self.offered, self.given)
+
+    def _typed(self, row: Row) -> Row:
+        return row | {"amount": str(row["amount"])} if self.given["amount"] == "string" else row
 
     def _moment(self, days: int) -> dt.datetime:
         """Clocks move by what they like, to the microsecond."""
@@ -461,12 +466,10 @@ class Oracle(RuleBasedStateMachine):
                 always=part.landed.state is not None,
             )
         if part.kind == "keys":
-            landed = keys_of(self.declared, state, self.source, key=self.bench.key)
+            landed = keys_of(self.declared, state, self.offered, key=self.bench.key)
         else:
             try:
-                landed = extracted(
-                    self.declared, state, self.source, self.given, key=self.bench.key, span=span
-                )
+                landed = extracted(self.declared, state, self.offered, self.given, key=self.bench.key, span=span)
             except RefusedColumns:
                 return Outcome(end="schema", after=state)
         return applied(
@@ -552,9 +555,7 @@ class Oracle(RuleBasedStateMachine):
         if not broken and outcomes[-1].end == "succeeded":
             self._count_wrongs(outcomes, parts)
 
-    def _observed(
-        self, bronze: tuple[Columns, list[Row]] | None, batch: int, since: dt.datetime
-    ) -> dt.datetime:
+    def _observed(self, bronze: tuple[Columns, list[Row]] | None, batch: int, since: dt.datetime) -> dt.datetime:
         """When an operation that goes by the clock says that it changed rows: once, and while it ran."""
         found = {row["_modified_at"] for row in (bronze[1] if bronze else []) if row["_batch_id"] == batch}
         assert len(found) <= 1
@@ -562,9 +563,7 @@ class Oracle(RuleBasedStateMachine):
         assert found or moment >= since - dt.timedelta(milliseconds=1) or self.clock >= moment
         return moment
 
-    def _adopt_after_crash(
-        self, rows: list[LoadRow], parts: list[Part], outcomes: list[Outcome], *, held: int
-    ) -> None:
+    def _adopt_after_crash(self, rows: list[LoadRow], parts: list[Part], outcomes: list[Outcome], *, held: int) -> None:
         """Whatever broke: bronze is as it was before one of the loads, or after it, and nothing in between."""
         self.torn |= {row.batch_id for row in rows}
         was = self.state
@@ -635,7 +634,7 @@ class Oracle(RuleBasedStateMachine):
         columns, rows = found
         assert columns == state.columns
         names = [*state.columns, "_is_current", "_is_deleted", "_modified_at", "_batch_id"]
-        wanted = _many([_typed(row, state.columns) for row in state.rows.values()], names)
+        wanted = _many(state.rows.values(), names)
         difference = _many(rows, names)
         assert difference == wanted, f"missing: {wanted - difference}, too much: {difference - wanted}"
         self.figures.compared += len(rows)
@@ -646,7 +645,7 @@ class Oracle(RuleBasedStateMachine):
             columns, versions = history
             assert columns == state.columns
             names = [*state.columns, "_valid_from", "_valid_to", "_is_deleted", "_batch_id"]
-            told = [_typed(one, state.columns) for found in state.versions.values() for one in found]
+            told = [one for found in state.versions.values() for one in found]
             assert _many(versions, names) == _many(told, names)
             assert_intervals(state)
 
@@ -673,7 +672,7 @@ class Oracle(RuleBasedStateMachine):
         current = {key_of(row, self.declared): row for row in found[1] if row["_is_current"]}
         figures.doubled += sum(count - 1 for count in bronze.values())
         source: dict[Key, list[Row]] = {}
-        for row in self.source:
+        for row in self.offered:
             shown = masked(row, self.declared, self.bench.key)
             if None not in key_of(shown, self.declared):
                 source.setdefault(key_of(shown, self.declared), []).append(shown)
@@ -918,8 +917,3 @@ class Oracle(RuleBasedStateMachine):
 
 def _many(rows: Any, names: list[str]) -> Counter[tuple[Any, ...]]:
     return Counter(tuple(row.get(name) for name in names) for row in rows)
-
-
-def _typed(row: Row, columns: Columns) -> Row:
-    """The row as its columns' types have it."""
-    return row

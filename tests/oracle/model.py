@@ -407,9 +407,7 @@ def _followed(
     batch: int,
 ) -> dict[Key, tuple[Row, ...]]:
     """The history: a version for each touched row that is there, the one before closed; no moment runs backwards."""
-    moments = [
-        one[name] for found in state.versions.values() for one in found for name in ("_valid_from", "_valid_to")
-    ]
+    moments = [one[name] for found in state.versions.values() for one in found for name in ("_valid_from", "_valid_to")]
     moment = max([moment, *(one for one in moments if one is not None)])
     versions = dict(state.versions)
     for key in touched:

@@ -95,9 +95,7 @@ class Table:
             max_delete_ratio=said.ratio,
             delete_floor=said.floor,
             on_bad_key=OnBadKey.QUARANTINE if said.quarantine else OnBadKey.REFUSE,
-            contract=SchemaContract(
-                new_columns=said.new_columns, missing=said.missing, type_change=said.type_change
-            ),
+            schema=SchemaContract(new_columns=said.new_columns, missing=said.missing, type_change=said.type_change),
             snapshot_history=said.history,
             columns=columns,
         )
@@ -111,8 +109,7 @@ class Table:
     def offer(self, rows: list[Row], columns: Columns) -> pa.Table:
         """Let the source have these rows."""
         schema = pa.schema([pa.field(name, _TYPES[type_]) for name, type_ in columns.items()])
-        shown = [{name: _cast(row.get(name), columns[name]) for name in columns} for row in rows]
-        table = pa.Table.from_pylist(shown, schema=schema)
+        table = pa.Table.from_pylist(rows, schema=schema)
         ModelSource.tables[self.name] = table
         return table
 
@@ -172,9 +169,7 @@ class Table:
         keep_up(spec, platform=self.bench.platform, now=lambda: dt.datetime.now(dt.UTC) + _FAR)
         for uri in (self.uri, self.history_uri):
             if operation in ("vacuum", "orphans"):
-                lake_upkeep.vacuum(
-                    uri, storage_options={}, retention=dt.timedelta(0), untracked=operation == "orphans"
-                )
+                lake_upkeep.vacuum(uri, storage_options={}, retention=dt.timedelta(0), untracked=operation == "orphans")
             elif operation == "logs":
                 lake_upkeep.truncate_log(uri, storage_options={}, retention=dt.timedelta(0))
 
@@ -277,10 +272,6 @@ def attempt(action: Callable[[], Any]) -> Any:
 
 def _masked(mask: str, **options: Any) -> ColumnSpec:
     return ColumnSpec(personal=True, masking=MaskingRule(mask=mask, options=options))
-
-
-def _cast(value: Any, type_: str) -> Any:
-    return str(value) if type_ == "string" and isinstance(value, int) else value
 
 
 def _read(uri: str, own: set[str]) -> tuple[Columns, list[Row]] | None:

@@ -8,8 +8,6 @@ import pytest
 
 from tests.services.http_server import HttpServer, http_server, json_reply
 
-pytest.register_assert_rewrite("platform_core.plugins.testing")
-
 
 @pytest.fixture
 def server() -> Iterator[HttpServer]:
