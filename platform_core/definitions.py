@@ -17,6 +17,7 @@ from platform_core.factories.dbt import build_dbt_assets
 from platform_core.factories.ingestion import build_ingestion_assets
 from platform_core.factories.io_manager import refusing_io_manager
 from platform_core.factories.jobs import build_automation_sensor, build_job, build_schedule
+from platform_core.factories.lease_reaper import build_lease_reaper
 from platform_core.factories.processing import build_processing_asset
 from platform_core.factories.refresh import build_refresh_asset
 from platform_core.factories.resource import PLATFORM, PlatformResource
@@ -83,7 +84,10 @@ def assemble(manifest: Manifest, environment: EnvironmentSpec) -> dg.Definitions
         schedules=[
             schedule for spec in workstreams for schedule in build_schedule(spec, running=environment.schedules)
         ],
-        sensors=[build_automation_sensor(manifest, environment)] if keys else [],
+        sensors=[
+            *([build_automation_sensor(manifest, environment)] if keys else []),
+            *([build_lease_reaper(environment)] if manifest.upkeep else []),
+        ],
         resources={PLATFORM: PlatformResource(), "io_manager": refusing_io_manager},
         executor=threaded_executor.configured(
             {

@@ -9,6 +9,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="any other size, our side only unless --only names others")
     parser.add_argument("--growth", action="store_true", help="our side over 10 thousand to 10 million rows")
     parser.add_argument("--small-tables", action="store_true", help="200 tables of 1,000 rows, in and without Dagster")
+    parser.add_argument("--tables", type=int, default=200, help="how many small tables")
     parser.add_argument("--only", action="append", choices=CONTENDERS, help="this contender; may be given again")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each contender")
     parser.add_argument(
@@ -41,6 +43,8 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="folder for what is written; default: the system's")
     parser.add_argument("--render", action="store_true", help="write the report anew from what was measured")
     arguments = parser.parse_args()
+    # A server and gigabytes are to be cleared away, also where somebody ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     if arguments.render:
         pass
     elif arguments.small_tables:
@@ -79,7 +83,8 @@ def growth(arguments: argparse.Namespace) -> None:
     record.write("growth", {**_part(arguments, begun), "sizes": sizes})
 
 
-def small_tables(arguments: argparse.Namespace, *, tables: int = 200, rows: int = 1_000) -> None:
+def small_tables(arguments: argparse.Namespace, *, rows: int = 1_000) -> None:
+    tables = arguments.tables
     begun = os.getloadavg()[0]
     with (
         scratch(arguments, rows=rows * tables) as folder,

@@ -244,8 +244,12 @@ def _turns(campaign: Campaign, contenders: list[str], *, repeat: int) -> None:
             for contestant in _in_turn([*applying.CONTESTANTS, applying.WRITE], turn):
                 campaign.apply(loaded, contestant)
         for work in ("nothing", "tenth"):
+            peers_done: set[str] = set()
             for contender in _in_turn([name for name in contenders if name != MERGE], turn):
-                campaign.turn(contender, work)
+                backend = DLT.get(contender, ("",))[0]
+                if work == "nothing" or backend not in peers_done:
+                    campaign.turn(contender, work)
+                    peers_done |= {backend} - {""}
 
 
 def _in_turn(names: list[str], turn: int) -> Iterator[str]:

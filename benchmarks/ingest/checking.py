@@ -32,8 +32,8 @@ class Copy:
 
     def ask(self, expressions: str, where: str = "true") -> tuple[Any, ...]:
         sql = f"SELECT {expressions} FROM read_parquet($files, union_by_name => true) WHERE {where}"
-        rows = self._connection.execute(sql, {"files": self._files}).fetchall()
-        return rows[0]
+        (row,) = self._connection.execute(sql, {"files": self._files}).fetchall()
+        return tuple(row)
 
     def rows(self, expressions: str, where: str) -> list[tuple[Any, ...]]:
         sql = f"SELECT {expressions} FROM read_parquet($files, union_by_name => true) WHERE {where}"

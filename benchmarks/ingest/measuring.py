@@ -54,6 +54,8 @@ def measured(work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str]
         python: interpreter of the worker.
         secrets: environment variables that it gets.
     """
+    from tests.services.server_process import end_with_parent
+
     with tempfile.TemporaryDirectory() as folder:
         answer, said = Path(folder) / "answer.json", Path(folder) / "stderr"
         asked = Path(folder) / "work.json"
@@ -67,6 +69,7 @@ def measured(work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str]
                 stderr=out,
                 env={**os.environ, **secrets, "RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"},
                 start_new_session=True,
+                preexec_fn=end_with_parent(signal.SIGKILL),
             )
             megabytes, ended = _watch(process)
         if ended:

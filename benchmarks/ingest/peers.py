@@ -67,7 +67,7 @@ def dlt_load(work: dict[str, Any]) -> dict[str, Any]:
 
     strategy, backend = work["options"]["strategy"], work["options"]["backend"]
     # The cursor has to be known from the first load on.
-    incremental = dlt.sources.incremental("updated_at") if work["options"].get("incremental") else None
+    incremental: Any = dlt.sources.incremental("updated_at") if work["options"].get("incremental") else None
     table = sql_table(
         credentials=address(work["source"], driver="+psycopg2"),
         schema=work["day"],

@@ -17,7 +17,7 @@ Do = Callable[[dict[str, Any]], dict[str, Any]]
 WORK: dict[str, tuple[Callable[[dict[str, Any]], None], Do]] = {
     "ours": (ours.warmed, ours.load),
     "dlt": (peers.warmed, peers.dlt_load),
-    "dlt small": (lambda _: peers.prepared_dlt(), peers.dlt_small),
+    "dlt small": (peers.warmed, peers.dlt_small),
     "delta-rs merge": (lambda _: peers.prepared_delta(), peers.delta_merge),
     "apply": (lambda _: applying.prepared(), applying.apply_one),
     "small alone": (lambda _: ours.prepared(), small_tables.alone),

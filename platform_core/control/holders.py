@@ -35,13 +35,23 @@ class Holder:
 
         False for a process elsewhere, of which nothing can be known.
         """
-        own = this_process()
-        if not self.boot or (self.host, self.boot) != (own.host, own.boot):
+        if not self.is_here():
             return False
         found = _stat(self.pid)
         if found is None:
             return not _answers(self.pid)
         return found[0] in _ENDED or found[1] != self.started
+
+    def is_here(self) -> bool:
+        """Whether its process number means a process of this machine, in this run of it."""
+        own = this_process()
+        return bool(self.boot) and (self.host, self.boot) == (own.host, own.boot)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number here, and it has not ended."""
+    found = _stat(pid)
+    return _answers(pid) if found is None else found[0] not in _ENDED
 
 
 def this_process() -> Holder:

@@ -28,13 +28,14 @@ from platform_core.control.load_log import (
     unused_approval,
     use_approval,
 )
+from platform_core.control.silent_loads import SilentLoad, silent_loads
 from platform_core.errors import ControlError, LeaseError, LoadError, PlatformError, redacted
 from platform_core.faults import FaultPoint, reach
 from platform_core.plugins.interfaces import SecretStore
 from platform_core.specs.environment import ControlSpec
 from platform_core.specs.table import TableRef
 
-__all__ = ["Approval", "LoadRow", "Loads", "Patience", "Status", "StoppedLoad", "Ticket", "open_loads"]
+__all__ = ["Approval", "LoadRow", "Loads", "Patience", "SilentLoad", "Status", "StoppedLoad", "Ticket", "open_loads"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,17 @@ class Loads:
         """The newest loads first, of one table or of all; ControlError where the database is away."""
         return self._database.transact(
             lambda connection: read_rows(connection, table=table, limit=limit), patience=self._patience.ask
+        )
+
+    def silent(self) -> list[SilentLoad]:
+        """Loads of Dagster runs that are not at an end and whose holder gives no sign of life.
+
+        Raises:
+            ControlError: the database is away.
+        """
+        return self._database.transact(
+            lambda connection: silent_loads(connection, now=self._database.clock(connection)),
+            patience=self._patience.ask,
         )
 
     def close(self) -> None:

@@ -37,14 +37,15 @@ _RESERVED = ("main", "memory", "system", "temp")
 class LocalOptions(Model):
     """How much of this machine the engine may take."""
 
-    memory_limit: str = Field(
-        default="2GB", description="Most memory of one query, and of all bronze loads together; beyond it they spill."
+    memory_limit: str = Field(default="2GB", description="Most memory of one query; beyond it it spills.")
+    load_memory_limit: str = Field(
+        default="600MB", description="Most memory of all bronze loads of a process together; beyond it they spill."
     )
     threads: int | None = Field(default=None, ge=1, description="Threads of one query; None: one for each core.")
     spill: str | None = Field(
         default=None,
-        description="Folder that takes a private one of each process for what does not fit into memory, masked as it is; "
-        "None: the system's for temporary files. What killed processes left in it is removed.",
+        description="Where each process makes a private folder for what does not fit into memory, masked as it is; "
+        "None: with the system's temporary files. What killed processes left there is removed.",
     )
 
 
@@ -138,7 +139,7 @@ class LocalEngine(Engine):
         return spill_folder(None if self.options.spill is None else Path(self.options.spill))
 
     def _session(self) -> Session:
-        return shared_session(memory_limit=self.options.memory_limit, spill=self._spill, threads=self._threads)
+        return shared_session(memory_limit=self.options.load_memory_limit, spill=self._spill, threads=self._threads)
 
 
 def _checked(

@@ -20,6 +20,11 @@ def _opened(settings: Settings) -> Platform:
     return open_platform(load_environment(settings), state=settings.state)
 
 
+def opened_platform() -> Platform:
+    """The platform of this process, for what runs beside steps; errors as of :meth:`PlatformResource.open`."""
+    return _opened(read_settings())
+
+
 class PlatformResource(dg.ConfigurableResource[Any]):
     """Gives a step the platform of its environment; holds no value that a run could store."""
 
@@ -30,4 +35,4 @@ class PlatformResource(dg.ConfigurableResource[Any]):
             ConfigError: the environment's file is wrong.
             PluginError: a plug-in that it names is missing.
         """
-        return _opened(read_settings()).for_step(context.log, lambda: cancel_requested(context))
+        return opened_platform().for_step(context.log, lambda: cancel_requested(context))

@@ -89,7 +89,10 @@ class Key:
     floats: frozenset[str] = frozenset()
 
     def unset(self, table: str, names: tuple[str, ...] | None = None) -> exp.Condition:
-        """The key is null or not a number, in columns of the given names, or in the key's own."""
+        """The key is null or not a number, in columns of the given names, or in the key's own.
+
+        Select it, and do not filter files by it: their statistics know no NaN, and DuckDB skips row groups by them.
+        """
         faults: list[exp.Expression] = []
         for name, shown in zip(self.columns, names or self.columns, strict=True):
             faults.append(exp.Is(this=column(shown, table), expression=exp.null()))

@@ -52,6 +52,7 @@ last."""
 
 FILE_BYTES = 128 * 1024 * 1024
 SMALL_FILE_BYTES = 8 * 1024 * 1024
+LARGE_BYTES = 32 * 1024 * 1024
 ATTEMPTS = 3
 
 _MOMENT = pa.timestamp("us", "UTC")
@@ -104,7 +105,9 @@ def catch_up(load: BronzeLoad, *, session: Session) -> None:
             return
         try:
             with session.cursor() as connection:
-                _Step(load, load.history_uri, session, connection, bronze, held).run()
+                step = _Step(load, load.history_uri, session, connection, bronze, held)
+                with session.alone(step.is_large):
+                    step.run()
         except TableMoved:
             continue
         return
@@ -161,6 +164,11 @@ class _Step:
         plain = table_schema(bronze)
         self._own = pa.schema([field for field in plain if field.name not in TECHNICAL_COLUMNS])
         self._change = self._schema_change()
+
+    @property
+    def is_large(self) -> bool:
+        """More is read than small tables have."""
+        return sum(file.size for file in (*self._changed.files, *self._files)) > LARGE_BYTES
 
     def run(self) -> None:
         load = self._load

@@ -1,8 +1,8 @@
 """The pieces of SQL that all work on Parquet files shares: files by parameter, quoted names, written files.
 
 A row is known by where it lies: one number of the file's position in the list that is read and of the row's in the
-file, which DuckDB gives as ``file_index`` and ``file_row_number``. One number, because millions of rows carry it through
-a join.
+file, which DuckDB gives as ``file_index`` and ``file_row_number``. One number, because millions of rows carry it
+through a join.
 """
 
 from __future__ import annotations

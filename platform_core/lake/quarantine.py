@@ -9,7 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from platform_core.lake.comparison import Key, Landed
-from platform_core.lake.parquet_sql import Writing, column, keys, parsed, place, temporary_table, written
+from platform_core.lake.parquet_sql import DIALECT, Writing, column, keys, parsed, place, temporary_table, written
 from platform_core.lake.row_hash import HASH_COLUMN
 from platform_core.lake.storage import filesystem, local_path, persist
 
@@ -24,7 +24,7 @@ SELECT at, CASE WHEN unset THEN '{NULL_KEY}' ELSE '{DOUBLED_KEY}' END AS reason
 FROM ranked WHERE unset OR place > $winners
 """  # noqa: S608 - constants of this module
 _COUNT = "SELECT count(*) FROM bad"
-_FORGET = ("DROP TABLE IF EXISTS bad", "DROP TABLE IF EXISTS doubled")
+_FORGET = ("DROP TABLE IF EXISTS keyed", "DROP TABLE IF EXISTS bad", "DROP TABLE IF EXISTS doubled")
 
 
 def find_bad_rows(connection: Any, *, key: Key, landed: Landed, winner_by: str | None, landing: dict[str, Any]) -> int:
@@ -41,8 +41,10 @@ def find_bad_rows(connection: Any, *, key: Key, landed: Landed, winner_by: str |
     """
     for statement in _FORGET:
         connection.execute(statement).fetchall()
-    connection.execute(_make_doubled(key, landed), landing or None).fetchall()
-    connection.execute(_make_bad(key, landed, winner_by), {**landing, "winners": int(winner_by is not None)}).fetchall()
+    connection.execute(_make_keyed(key, landed, winner_by), landing or None).fetchall()
+    connection.execute(_make_doubled(key)).fetchall()
+    connection.execute(_make_bad(key), {"winners": int(winner_by is not None)}).fetchall()
+    connection.execute(_FORGET[0]).fetchall()
     ((bad,),) = connection.execute(_COUNT).fetchall()
     return int(bad)
 
@@ -87,37 +89,38 @@ def remove_bad_rows(uri: str, *, storage_options: Mapping[str, str]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _make_doubled(key: Key, landed: Landed) -> str:
-    rows = landed.rows(*keys(key.columns, "landed")).where(exp.not_(key.unset("landed")))
-    shared = exp.select(*key.aliases).from_(rows.subquery("rows")).group_by(*key.aliases).having("count(*) > 1")
-    return temporary_table("doubled", shared)
+def _make_keyed(key: Key, landed: Landed, winner_by: str | None) -> str:
+    """The key of every row, where it lies and what it is ranked by."""
+    rank = exp.null() if winner_by is None else column(winner_by, "landed")
+    rows = landed.rows(
+        *keys(key.columns, "landed"),
+        exp.alias_(key.unset("landed"), "unset"),
+        exp.alias_(place("landed"), "at"),
+        exp.alias_(rank, "rank_by"),
+        exp.alias_(column(HASH_COLUMN, "landed"), "hash"),
+    )
+    return temporary_table("keyed", rows)
 
 
 @lru_cache(maxsize=1024)
-def _make_bad(key: Key, landed: Landed, winner_by: str | None) -> str:
-    same = (
-        exp.EQ(this=column(name, "landed"), expression=column(alias, "doubled"))
-        for name, alias in zip(key.columns, key.aliases, strict=True)
-    )
-    order = [exp.Ordered(this=column(HASH_COLUMN, "landed"), desc=True, nulls_first=False)]
-    if winner_by is not None:
-        order.insert(0, exp.Ordered(this=column(winner_by, "landed"), desc=True, nulls_first=False))
-    order.append(exp.Ordered(this=place("landed")))
-    rank = exp.Window(
-        this=exp.RowNumber(),
-        partition_by=[column(name, "landed") for name in key.columns],
-        order=exp.Order(expressions=order),
-    )
+def _make_doubled(key: Key) -> str:
+    shared = exp.select(*key.aliases).from_("keyed").where("NOT unset").group_by(*key.aliases)
+    return temporary_table("doubled", shared.having("count(*) > 1"))
+
+
+@lru_cache(maxsize=1024)
+def _make_bad(key: Key) -> str:
+    names = ", ".join(key.aliases)
+    order = "rank_by DESC NULLS LAST, hash DESC, at"
     ranked = (
-        landed.rows(
-            exp.alias_(place("landed"), "at"),
-            exp.alias_(key.unset("landed"), "unset"),
-            exp.alias_(rank, "place"),
+        exp.select(
+            "at", "unset", f"row_number() OVER (PARTITION BY {names} ORDER BY {order}) AS place", dialect=DIALECT
         )
-        .join("doubled", on=exp.and_(*same), join_type="left")
-        .where(exp.or_(key.unset("landed"), f"NOT doubled.{key.aliases[0]} IS NULL"))
+        .from_("keyed")
+        .join("doubled", using=list(key.aliases), join_type="semi")
     )
-    return temporary_table("bad", parsed(_BAD).with_("ranked", as_=ranked))
+    unset = exp.select("at", "unset", "1 AS place").from_("keyed").where("unset")
+    return temporary_table("bad", parsed(_BAD).with_("ranked", as_=exp.union(ranked, unset, distinct=False)))
 
 
 @lru_cache(maxsize=1024)

@@ -30,4 +30,4 @@ def group_rows(connection: Any, relation: exp.Select | None = None, **parameters
 
 
 def _sampled(connection: Any, statement: str, parameters: Mapping[str, Any]) -> Any:
-    return connection.execute(statement, dict(parameters) or None).to_arrow_table()
+    return connection.sql(statement, params=dict(parameters) or None).to_arrow_table()

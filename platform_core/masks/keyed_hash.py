@@ -87,7 +87,8 @@ class KeyedHashMask(Mask):
         self.makes_null = self.options.blank_to_null
         version = FORM_VERSIONS[self.options.domain]
         self._prefix = key_id(key, form_version=version) + "."
-        self._no_values = self._forms(pa.array(self.options.no_value, pa.string())).to_pylist()
+        no_value = self.options.no_value
+        self._no_values = self._forms(pa.array(no_value, pa.string())).to_pylist() if no_value else []
 
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         if not takes(self.options.domain, type_):

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core.errors import DeletesStopped
+from platform_core.lake.batch_sink import BatchSink
 from platform_core.lake.bronze import bronze_schema
 from platform_core.lake.delta import batch_of, open_table
-from platform_core.lake.landing import BatchSink, batch_uri
+from platform_core.lake.landing import batch_uri
 from platform_core.lake.row_hash import HASH_FIELD, with_hash
 from platform_core.lake.source_state import remove_state, remove_states, write_state
 from platform_core.lake.watermark import check_cursor

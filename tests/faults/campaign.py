@@ -18,8 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from platform_core.faults import FaultPoint
-from platform_core.lake.landing import HELD_BYTES
+from platform_core.lake.batch_sink import HELD_BYTES
 from platform_core.secrets.files import create_masking_key
 from tests.faults.forks import Forks, forking
 from tests.faults.judging import Faults, Picture, Yard, judge, judge_wreck
@@ -321,7 +323,7 @@ def fight(campaign: Campaign, *, kills: int) -> None:
 
 def _say(campaign: Campaign, number: int, what: str) -> None:
     if number % 50 == 0:
-        print(f"{number} {what}, {campaign.figures.seconds:.0f} s: {campaign.figures.faults.counts()}", flush=True)
+        click.echo(f"{number} {what}, {campaign.figures.seconds:.0f} s: {campaign.figures.faults.counts()}")
 
 
 def report(campaign: Campaign, *, seed: int) -> str:
@@ -349,8 +351,8 @@ def report(campaign: Campaign, *, seed: int) -> str:
         "# Kill campaign",
         "",
         f"`python -m tests.faults.campaign --kills {figures.kills} --seed {seed}`. A load runs in a process of its own "
-        "and is ended with SIGKILL; what it left is looked at, the table is loaded again, and compared with its source, "
-        "with the load log and with a twin that nothing disturbed: rows, flags, times, history and watermark. Paused "
+        "and is ended with SIGKILL; what it left is looked at, the table is loaded again, and compared with its "
+        "source, with the load log and with a twin that nothing disturbed: rows, flags, times, history and watermark. Paused "
         "processes are stopped at a point, taken over from by a load of newer rows once their lease has run out, and "
         "let go on.",
         "",
@@ -387,7 +389,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--output", type=Path, default=REPORT)
     arguments = parser.parse_args()
-    print(f"seed {arguments.seed}", flush=True)
+    click.echo(f"seed {arguments.seed}")
     shared = Path("/dev/shm")
     # A kill loses nothing that was written, wherever it was; memory is only faster.
     with (
@@ -397,7 +399,7 @@ def main() -> None:
         fight(campaign, kills=arguments.kills)
         arguments.output.write_text(report(campaign, seed=arguments.seed))
     found = campaign.figures.faults
-    print("\n".join(found.where), report(campaign, seed=arguments.seed), sep="\n")
+    click.echo("\n".join([*found.where, report(campaign, seed=arguments.seed)]))
     sys.exit(1 if any(found.counts().values()) else 0)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from platform_core import faults
 from platform_core.control.loads import open_loads
 from platform_core.engines.local import LocalEngine
-from platform_core.lake import landing
+from platform_core.lake import batch_sink
 from platform_core.lake.paths import Lake
 from platform_core.operations import extract
 from platform_core.operations.ingest import ingest
@@ -95,7 +95,7 @@ def run(job: Job) -> Report:
     report = Report()
     found: Any = plugin
     extract.plugin = lambda kind, name: SOURCES.get(name) or found(kind, name)  # type: ignore[attr-defined]
-    landing.HELD_BYTES = job.held_bytes  # type: ignore[misc]
+    batch_sink.HELD_BYTES = job.held_bytes  # type: ignore[misc]
     scenario = SCENARIOS[job.scenario]
     platform = open_platform_in(Path(job.folder), lease=job.lease)
     with ExitStack() as stack:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Context, Decimal
+
 import pyarrow as pa
 import pytest
 
 from platform_core.errors import SchemaError
-from platform_core.lake.columns import conform, lake_schema, lake_type, refuse_reserved
+from platform_core.lake.columns import conform, lake_schema, lake_type, refuse_reserved, widened
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,51 @@ def test_a_value_that_does_not_fit_is_an_error_and_never_cut() -> None:
     batch = pa.RecordBatch.from_pydict({"a": pa.array([2**40])})
     with pytest.raises(pa.ArrowInvalid):
         conform(batch, pa.schema([("a", pa.int32())]))
+
+
+_KEPT = [
+    pa.int8(),
+    pa.int16(),
+    pa.int32(),
+    pa.int64(),
+    pa.float32(),
+    pa.float64(),
+    pa.decimal128(5, 0),
+    pa.decimal128(12, 2),
+    pa.decimal128(38, 10),
+    pa.date32(),
+    pa.timestamp("us"),
+    pa.timestamp("us", "UTC"),
+    pa.string(),
+    pa.binary(),
+    pa.bool_(),
+    pa.list_(pa.field("element", pa.int64())),
+]
+
+
+@pytest.mark.parametrize("old", _KEPT, ids=str)
+@pytest.mark.parametrize("new", _KEPT, ids=str)
+def test_b5_a_wider_type_holds_every_value_of_both(old: pa.DataType, new: pa.DataType) -> None:
+    wider = widened(old, new)
+    assert wider == widened(new, old)
+    if wider is None:
+        assert old != new
+        return
+    assert widened(old, wider) == wider
+    assert lake_type(wider) == wider
+    for type_ in (old, new):
+        extremes = _extremes(type_)
+        assert extremes.cast(wider).cast(type_) == extremes
+
+
+def _extremes(type_: pa.DataType) -> pa.Array:
+    if pa.types.is_integer(type_):
+        return pa.array([-(2 ** (type_.bit_width - 1)), 2 ** (type_.bit_width - 1) - 1, None], type_)
+    if pa.types.is_decimal(type_):
+        largest = Decimal(10**type_.precision - 1).scaleb(-type_.scale, Context(prec=40))
+        return pa.array([largest, largest.copy_negate(), None], type_)
+    if pa.types.is_floating(type_):
+        return pa.array([0.1, -1e30, float("inf"), None]).cast(type_)
+    if pa.types.is_date(type_):
+        return pa.array([dt.date.min, dt.date.max, None], type_)
+    return pa.nulls(2, type_)

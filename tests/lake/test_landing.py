@@ -13,8 +13,9 @@ import pytest
 
 from platform_core.errors import StorageError
 from platform_core.faults import FaultPoint, armed, recorded
-from platform_core.lake import landing
-from platform_core.lake.landing import BatchSink, LandingWriter, batch_ids, batch_uri, read_batch, remove_batch
+from platform_core.lake import batch_sink, landing
+from platform_core.lake.batch_sink import BatchSink
+from platform_core.lake.landing import LandingWriter, batch_ids, batch_uri, read_batch, remove_batch
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
 
@@ -205,7 +206,7 @@ def test_few_rows_are_held_until_they_are_landed(tmp_path: Path) -> None:
 
 
 def test_many_rows_are_landed_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landing, "HELD_BYTES", 30_000)
+    monkeypatch.setattr(batch_sink, "HELD_BYTES", 30_000)
     with sink(tmp_path) as open_sink:
         for start in range(0, 4000, 1000):
             open_sink.write(batch(start))
@@ -224,7 +225,7 @@ def test_many_rows_are_landed_as_they_come(tmp_path: Path, monkeypatch: pytest.M
 def test_a_batch_that_is_not_kept_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_bytes: int, stage: str
 ) -> None:
-    monkeypatch.setattr(landing, "HELD_BYTES", held_bytes)
+    monkeypatch.setattr(batch_sink, "HELD_BYTES", held_bytes)
     with sink(tmp_path) as open_sink:
         open_sink.write(batch(0))
         if stage != "writing":

@@ -47,3 +47,24 @@ def test_no_more_is_read_than_asked_and_the_thread_ends_with_the_block() -> None
         next(handed_out)
     assert len(read) <= 5
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 5])
+def test_a_short_stream_needs_no_thread(length: int) -> None:
+    seen: list[bool] = []
+
+    def items() -> Iterator[int]:
+        for i in range(length):
+            seen.append(threading.current_thread() is threading.main_thread())
+            yield i
+
+    before = threading.active_count()
+    with prefetched(items(), after=2) as handed_out:
+        assert list(handed_out) == list(range(length))
+    assert seen == [i < 2 for i in range(length)]
+    assert threading.active_count() == before
+
+
+def test_an_early_end_without_a_thread_is_fine() -> None:
+    with prefetched(iter([1, 2, 3]), after=2) as handed_out:
+        assert next(handed_out) == 1

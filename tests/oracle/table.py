@@ -6,12 +6,14 @@ import datetime as dt
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 from platform_core.control.loads import LoadRow
 from platform_core.faults import armed
@@ -61,6 +63,24 @@ class Bench:
     tables: int = 0
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A table as a stranger to the platform finds it.
+
+    Args:
+        version: -1: there is none.
+        batch: the newest batch, as it stands in the Delta log.
+        columns: the source's own.
+        mark: the watermark; the one thing here that the platform itself reads.
+    """
+
+    version: int = -1
+    batch: int = 0
+    columns: Columns | None = None
+    rows: tuple[Row, ...] = ()
+    mark: Any = None
+
+
 @dataclass
 class Table:
     """One table."""
@@ -68,41 +88,15 @@ class Table:
     bench: Bench
     name: str
     declared: Declared
+    _whole: set[int] = field(default_factory=set)
 
     @property
     def spec(self) -> IngestionSpec:
-        said = self.declared
-        columns: dict[str, ColumnSpec] = {}
-        if said.masked:
-            columns["name"] = _masked("hash", domain="text")
-            columns["value"] = _masked("partial", keep_first=1)
-        if said.masked_key:
-            columns["id"] = _masked("hash", domain="identifier")
-        if said.classified:
-            columns[EXTRA] = ColumnSpec()
-        return IngestionSpec(
-            workstream=WORKSTREAM,
-            source=self.source,
-            object=self.name,
-            table=self.name,
-            mode=LoadMode(said.mode),
-            key=said.key,
-            cursor="seq" if said.cursor else None,
-            lookback=dt.timedelta(seconds=said.lookback),
-            sequence_by="rank" if said.rank else None,
-            deleted_flag="gone" if said.flag else None,
-            detect_deletes=None if said.every is None else DetectDeletes(every=said.every),
-            max_delete_ratio=said.ratio,
-            delete_floor=said.floor,
-            on_bad_key=OnBadKey.QUARANTINE if said.quarantine else OnBadKey.REFUSE,
-            schema=SchemaContract(new_columns=said.new_columns, missing=said.missing, type_change=said.type_change),
-            snapshot_history=said.history,
-            columns=columns,
-        )
+        return _spec(self.name, self.declared)
 
     @property
     def source(self) -> str:
-        return "counting" if self.declared.stateful else "model"
+        return _source(self.declared)
 
     # What is done
 
@@ -192,20 +186,17 @@ class Table:
         table = open_table(self.uri, storage_options={})
         return -1 if table is None else table.version()
 
-    def batch(self) -> int:
-        """The newest batch, as it stands in the Delta log."""
+    def look(self) -> Seen:
         table = open_table(self.uri, storage_options={})
-        return 0 if table is None else (table.transaction_version("edp") or 0)
-
-    def mark(self) -> Any:
-        table = open_table(self.uri, storage_options={})
-        return None if table is None else watermark(table, "seq", storage_options={})
-
-    def bronze(self) -> tuple[Columns, list[Row]] | None:
-        return _read(self.uri, TECHNICAL)
+        if table is None:
+            return Seen()
+        columns, rows = _read(table, TECHNICAL)
+        mark = watermark(table, "seq", storage_options={})
+        return Seen(table.version(), table.transaction_version("edp") or 0, columns, tuple(rows), mark)
 
     def history(self) -> tuple[Columns, list[Row]] | None:
-        return _read(self.history_uri, VERSION)
+        table = open_table(self.history_uri, storage_options={})
+        return None if table is None else _read(table, VERSION)
 
     def quarantined(self, batch: int) -> list[Row]:
         folder = Path(batch_uri(self.bench.platform.lake.quarantine(self.spec.ref), batch))
@@ -215,10 +206,11 @@ class Table:
 
     def landed(self) -> dict[int, bool]:
         """Batches in the landing, and whether each is whole."""
-        return {
-            batch: read_batch(batch_uri(self.landing, batch), storage_options={}) is not None
-            for batch in batch_ids(self.landing, storage_options={})
-        }
+        found = batch_ids(self.landing, storage_options={})
+        for batch in set(found) - self._whole:
+            if read_batch(batch_uri(self.landing, batch), storage_options={}) is not None:
+                self._whole.add(batch)
+        return {batch: batch in self._whole for batch in found}
 
     def log(self, *, after: int) -> list[LoadRow]:
         """Rows of the load log above a batch id, oldest first; those of upkeep are no loads."""
@@ -274,16 +266,45 @@ def _masked(mask: str, **options: Any) -> ColumnSpec:
     return ColumnSpec(personal=True, masking=MaskingRule(mask=mask, options=options))
 
 
-def _read(uri: str, own: set[str]) -> tuple[Columns, list[Row]] | None:
-    from deltalake import DeltaTable
+@lru_cache(maxsize=256)
+def _spec(name: str, said: Declared) -> IngestionSpec:
+    columns: dict[str, ColumnSpec] = {}
+    if said.masked:
+        columns["name"] = _masked("hash", domain="text")
+        columns["value"] = _masked("partial", keep_first=1)
+    if said.masked_key:
+        columns["id"] = _masked("hash", domain="identifier")
+    if said.classified:
+        columns[EXTRA] = ColumnSpec()
+    return IngestionSpec(
+        workstream=WORKSTREAM,
+        source=_source(said),
+        object=name,
+        table=name,
+        mode=LoadMode(said.mode),
+        key=said.key,
+        cursor="seq" if said.cursor else None,
+        lookback=dt.timedelta(seconds=said.lookback),
+        sequence_by="rank" if said.rank else None,
+        deleted_flag="gone" if said.flag else None,
+        detect_deletes=None if said.every is None else DetectDeletes(every=said.every),
+        max_delete_ratio=said.ratio,
+        delete_floor=said.floor,
+        on_bad_key=OnBadKey.QUARANTINE if said.quarantine else OnBadKey.REFUSE,
+        schema=SchemaContract(new_columns=said.new_columns, missing=said.missing, type_change=said.type_change),
+        snapshot_history=said.history,
+        columns=columns,
+    )
 
-    if not DeltaTable.is_deltatable(uri):
-        return None
-    table = DeltaTable(uri)
+
+def _source(said: Declared) -> str:
+    return "counting" if said.stateful else "model"
+
+
+def _read(table: DeltaTable, own: set[str]) -> tuple[Columns, list[Row]]:
     schema = pa.schema(table.schema().to_arrow())
     files = [pq.read_table(path, partitioning=None) for path in table.file_uris()]
     rows = pa.concat_tables(files, promote_options="permissive").to_pylist() if files else []
-    rows = [dict.fromkeys(schema.names) | row for row in rows]
     columns = {name: str(type_) for name, type_ in zip(schema.names, schema.types, strict=True) if name not in own}
     assert own <= set(schema.names)
-    return columns, rows
+    return columns, [dict.fromkeys(schema.names) | row for row in rows]

@@ -100,8 +100,9 @@ MESSAGES = {
           did you mean 'email'?
           declared at <root>/shop/control/ingestion/till.yaml:6""",
     "shop.bronze.no_cursor": """\
-        sqlite table 'sales' has no column 'changed_at'
-          known columns: amount, email, id, shop""",
+        shop.bronze.no_cursor: sales has no column changed_at
+          columns: id, shop, amount, email
+          declared at <root>/shop/control/ingestion/till.yaml:7""",
     "shop.bronze.twice": """\
         shop.bronze.twice: 0 rows have a null key and 1 rows a key that another row of the batch has, of 2 rows; \
 nothing was written

@@ -97,7 +97,6 @@ def test_tags_are_what_dagster_takes(tags: dict[str, str]) -> None:
     ("fields", "message"),
     [
         ({"key": ()}, "mode full needs 'key'"),
-        ({"mode": "incremental"}, "mode incremental needs 'cursor'"),
         ({"cursor": "at"}, "mode full reads the whole object"),
         ({"mode": "append"}, "mode append has no key"),
         ({"mode": "append", "key": (), "deleted_flag": "gone"}, "mode append never changes a row"),

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from platform_core.errors import LoadError, SchemaError, SecretError, SourceError
 from platform_core.faults import InjectedFault, armed
-from platform_core.lake import landing
+from platform_core.lake import batch_sink
 from platform_core.lake.delta import APPLICATION, DeltaTableReader
 from platform_core.lake.landing import read_batch
 from platform_core.operations.ingest import earlier
@@ -313,7 +313,7 @@ def test_keys_that_are_not_unique_stop_the_load_and_leave_nothing(loads: Any) ->
 def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whether a batch is held in memory until it is known to change something, or is landed as it comes."""
     if request.param == "landed":
-        monkeypatch.setattr(landing, "HELD_BYTES", 0)
+        monkeypatch.setattr(batch_sink, "HELD_BYTES", 0)
     return request.param
 
 

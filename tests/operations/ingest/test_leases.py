@@ -15,7 +15,7 @@ from platform_core.control.heartbeat import HEARTBEAT
 from platform_core.control.loads import Loads, open_loads
 from platform_core.errors import ControlError, LeaseError, Overtaken, SourceError
 from platform_core.faults import FaultPoint, recorded
-from platform_core.lake import landing
+from platform_core.lake import batch_sink
 from platform_core.lake.delta import APPLICATION, batch_of, fence_of, open_table
 from platform_core.operations.reload import Reload
 from platform_core.specs.environment import ControlSpec
@@ -190,7 +190,7 @@ def test_c2_a_load_that_is_overtaken_again_and_again_gives_up(loads: Any, source
 def test_c2_a_landed_batch_is_not_committed_once_the_lease_is_lost(
     loads: Any, source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(landing, "HELD_BYTES", 0)
+    monkeypatch.setattr(batch_sink, "HELD_BYTES", 0)
     loads.load(PEOPLE)
     paused = loads.with_platform(loads=Silent(loads.platform.loads))
     source.meanwhile = lambda: loads.load(renamed("newer"))
@@ -224,6 +224,6 @@ def test_every_point_of_a_load_is_reached(loads: Any, monkeypatch: pytest.Monkey
     many = pa.concat_tables([PEOPLE] * 3).set_column(0, "id", pa.array(range(9)))
     with recorded() as reached:
         loads.load(many)
-        monkeypatch.setattr(landing, "HELD_BYTES", 0)
+        monkeypatch.setattr(batch_sink, "HELD_BYTES", 0)
         loads.load(reload=Reload())
     assert set(FaultPoint) - reached == set()

@@ -10,7 +10,7 @@ import pytest
 
 from platform_core.errors import DeletesStopped, LoadError
 from platform_core.faults import InjectedFault, armed
-from platform_core.lake import landing
+from platform_core.lake import batch_sink
 from platform_core.operations.reload import Reload
 from platform_core.operations.replay import approve
 
@@ -23,7 +23,7 @@ UPSERT: dict[str, Any] = {"mode": "incremental", "key": ("id",)}
 def ledger(loads: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Loads from a source that keeps state."""
     if request.param == "landed":
-        monkeypatch.setattr(landing, "HELD_BYTES", 0)
+        monkeypatch.setattr(batch_sink, "HELD_BYTES", 0)
     loads.source = "ledger"
     loads.spec = APPEND
     return loads

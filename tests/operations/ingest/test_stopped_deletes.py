@@ -10,7 +10,7 @@ import pytest
 
 from platform_core.errors import DeletesStopped, LoadError, StorageError
 from platform_core.faults import InjectedFault, armed
-from platform_core.lake import landing
+from platform_core.lake import batch_sink
 from platform_core.operations.replay import approve
 from platform_core.specs.table import TableRef
 
@@ -22,7 +22,7 @@ FEW = MANY.slice(0, 4)
 @pytest.fixture(params=["held", "landed"], autouse=True)
 def _where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "landed":
-        monkeypatch.setattr(landing, "HELD_BYTES", 0)
+        monkeypatch.setattr(batch_sink, "HELD_BYTES", 0)
 
 
 @pytest.fixture

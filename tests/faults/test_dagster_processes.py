@@ -1,0 +1,126 @@
+"""FAULTS A2 to A5: processes of a running Dagster are killed while a table is being loaded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+import psutil
+import pytest
+
+from tests.faults.deployed import LEASE_SECONDS, REAPER_SECONDS, Deployed, deployed, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PAUSE = "bronze-before-commit:sleep:1:60"
+FAILURE, SUCCESS, STARTED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED
+NOTICED_SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """Code servers and daemon; every test leaves them running."""
+    with pytest.MonkeyPatch.context() as patch, deployed(tmp_path_factory.mktemp("deployed"), patch) as started:
+        yield started
+
+
+def _begun(live: Deployed, workstream: str) -> tuple[str, psutil.Process, psutil.Process]:
+    """A run that sleeps right before its commit: its id, its process, and the process of its step."""
+    live.meet(PAUSE)
+    run_id = live.launch(workstream)
+    row = live.loading(run_id)
+    worker = live.worker(run_id)
+    live.meet(None)
+    return run_id, worker, psutil.Process(row.pid)
+
+
+def _gone(process: psutil.Process, *, within: float) -> None:
+    until(
+        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+        within=within,
+        what=f"the end of process {process.pid}",
+    )
+
+
+def test_a2_a_killed_step_process_fails_the_run_and_the_next_one_converges(live: Deployed) -> None:
+    live.fill(30)
+    run_id, worker, step = _begun(live, "apart")
+    assert step.pid != worker.pid
+    step.kill()
+    assert live.ended(run_id, within=NOTICED_SECONDS) is FAILURE
+    again = live.retry_of(run_id) or live.launch("apart")
+    assert live.ended(again, within=90) is SUCCESS
+    assert live.ids("apart") == list(range(30))
+    assert {row.status for row in live.loads.recent() if row.run_id == run_id} == {"crashed"}
+
+
+def test_a3_the_step_process_of_a_killed_run_dies_with_it_and_commits_nothing(live: Deployed) -> None:
+    live.fill(35)
+    run_id, worker, step = _begun(live, "apart")
+    before = live.batches("apart")
+    worker.kill()
+    _gone(step, within=5)
+    assert live.ended(run_id, within=NOTICED_SECONDS) is FAILURE
+    again = until(lambda: live.retry_of(run_id), within=60, what="the retry")
+    assert live.ended(again, within=90) is SUCCESS
+    assert live.ids("apart") == list(range(35))
+    assert len(live.batches("apart")) == len(before) + 1
+
+
+def test_a4_a_run_that_dies_with_its_code_server_is_marked_failed_by_the_reaper(live: Deployed) -> None:
+    live.fill(40)
+    run_id, worker, _ = _begun(live, "threads")
+    began = time.monotonic()
+    live.kill("rides")
+    worker.kill()
+    assert live.ended(run_id, within=LEASE_SECONDS + REAPER_SECONDS + 30) is FAILURE
+    assert time.monotonic() - began < LEASE_SECONDS + REAPER_SECONDS + 30
+    said = [record.user_message for record in live.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
+    assert f"process {worker.pid} on" in said[0]
+    assert "threads.bronze.riders" in said[0]
+    live.start("rides")
+    live.wait_for_server("rides")
+    again = until(lambda: live.retry_of(run_id), within=90, what="the retry")
+    assert live.ended(again, within=120) is SUCCESS
+    assert live.ids("threads") == list(range(40))
+
+
+def test_a5_a_daemon_that_dies_in_the_middle_of_a_run_launches_nothing_twice(live: Deployed) -> None:
+    live.fill(45)
+    live.meet("bronze-before-commit:sleep:1:8")
+    before = live.instance.get_runs_count()
+    run_id = live.launch("threads")
+    worker = live.worker(run_id)
+    live.meet(None)
+    for _ in range(2):
+        live.kill("daemon")
+        live.start("daemon")
+    assert worker.is_running()
+    assert live.ended(run_id, within=60) is SUCCESS
+    until(lambda: len(_heartbeats(live)) > 0, within=60, what="a daemon that works")
+    assert live.instance.get_runs_count() == before + 1
+    started = [*live.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START)]
+    assert len(started) == 1
+    assert live.ids("threads") == list(range(45))
+
+
+def test_a3_a_paused_orphan_is_refused_once_its_run_was_retried(live: Deployed) -> None:
+    live.fill(50)
+    run_id, worker, _ = _begun(live, "threads")
+    os.kill(worker.pid, signal.SIGSTOP)
+    live.instance.report_run_failed(live.instance.get_run_by_id(run_id))
+    live.fill(55)
+    again = live.launch("threads")
+    assert live.ended(again, within=90) is SUCCESS
+    after = live.batches("threads")
+    os.kill(worker.pid, signal.SIGCONT)
+    _gone(worker, within=90)
+    assert live.batches("threads") == after, "zombie commits: 0"
+    assert live.ids("threads") == list(range(55))
+
+
+def _heartbeats(live: Deployed) -> dict[str, object]:
+    return dict(live.instance.get_daemon_heartbeats())
