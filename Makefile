@@ -21,7 +21,7 @@ SYNCED := .venv/.synced
 # Tests choose their own state; what this file exports must not leak into them.
 UNSET := env -u EDP_STATE -u EDP_PROJECT -u EDP_DAGSTER_STATE -u EDP_ENVIRONMENT -u DAGSTER_HOME -u MAKEFLAGS -u MAKELEVEL
 
-.PHONY: help demo ui setup test test-fast check validate format clean install
+.PHONY: help demo ui setup test test-fast oracle faults check validate format clean install
 
 help: ## list these commands
 	@echo 'make <command>, where <command> is one of'
@@ -44,6 +44,12 @@ test: setup ## run all tests; PYTEST_ARGS="-k name" for some
 
 test-fast: setup ## run the tests that need no server and little time
 	@$(UNSET) $(BIN)/python -m pytest -m "not services and not slow" $(PYTEST_ARGS)
+
+oracle: setup ## play 100,000 steps of sources, loads and crashes against a model
+	@$(UNSET) ORACLE_SCALE=10 $(BIN)/python -m pytest -s tests/oracle
+
+faults: setup ## kill 500 loads at named points and random times, and write down what was lost
+	@$(UNSET) $(BIN)/python -m tests.faults.campaign --kills 500
 
 check: setup ## format, lint, types, layers, control files, definitions, generated files, containers, pipeline
 	@$(BIN)/python scripts/check.py $(CHECKS)

@@ -6,13 +6,14 @@ Without an option: one million rows, all contenders. Each command renews its own
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 from benchmarks.ingest import campaign, ours, peers, record, report
 from benchmarks.ingest.campaign import CONTENDERS, OURS, Campaign
 from benchmarks.ingest.measuring import measured
-from benchmarks.ingest.source import running_source
+from benchmarks.ingest.source import Source, running_source
 
 GROWTH = (10_000, 100_000, 1_000_000, 10_000_000)
 _ROOM_BYTES_A_ROW = 1_200
@@ -60,27 +61,40 @@ def main() -> None:
 def one_size(arguments: argparse.Namespace) -> None:
     rows = arguments.rows or (100_000 if arguments.quick else 10_000_000 if arguments.large else 1_000_000)
     begun = os.getloadavg()[0]
+
+    def keep(taken: dict[str, Any]) -> None:
+        record.write(f"rows {rows}", {**_part(arguments, begun), "taken": taken})
+
     with scratch(arguments, rows=rows) as folder, running_source(rows) as (source, password):
-        turns = Campaign(source=source, password=password, folder=folder, peer_python=arguments.peer_python)
-        best = _best_known()
-        few = [OURS] if arguments.rows else [OURS, *best] if arguments.large else campaign.worth_trying(rows)
+        few = [OURS] if arguments.rows else [OURS, *_best_known()] if arguments.large else campaign.worth_trying(rows)
         campaign.run(
-            turns, arguments.only or few, repeat=arguments.repeat, all_dlt=not (arguments.only or arguments.large)
+            _campaign(arguments, source, password, folder, keep),
+            arguments.only or few,
+            repeat=arguments.repeat,
+            all_dlt=not (arguments.only or arguments.large),
         )
-        record.write(f"rows {rows}", {**_part(arguments, begun), "taken": _plain(turns)})
 
 
 def growth(arguments: argparse.Namespace) -> None:
     begun = os.getloadavg()[0]
     sizes: dict[str, Any] = {}
     for rows in GROWTH:
+
+        def keep(taken: dict[str, Any], rows: int = rows) -> None:
+            sizes[str(rows)] = {"taken": taken}
+            record.write("growth", {**_part(arguments, begun), "sizes": sizes})
+
         with scratch(arguments, rows=rows) as folder, running_source(rows, days=("day1", "day2")) as (source, password):
-            turns = Campaign(source=source, password=password, folder=folder, peer_python=arguments.peer_python)
+            turns = _campaign(arguments, source, password, folder, keep)
             for contender in arguments.only or [OURS]:
                 if turns.first(contender):
                     turns.turn(contender, "second")
-            sizes[str(rows)] = {"taken": _plain(turns)}
-    record.write("growth", {**_part(arguments, begun), "sizes": sizes})
+
+
+def _campaign(
+    arguments: argparse.Namespace, source: Source, password: str, folder: Path, keep: Callable[[dict[str, Any]], None]
+) -> Campaign:
+    return Campaign(source=source, password=password, folder=folder, peer_python=arguments.peer_python, keep=keep)
 
 
 def small_tables(arguments: argparse.Namespace, *, rows: int = 1_000) -> None:
@@ -140,11 +154,9 @@ def _best_known() -> list[str]:
     return [best or campaign.dlt_name(*campaign.BEST)]
 
 
-def _plain(turns: Campaign) -> dict[str, Any]:
-    return {
-        work: {name: [taken.as_json() for taken in each] for name, each in by_name.items()}
-        for work, by_name in turns.taken.items()
-    }
+@functools.cache
+def _machine(peer_python: str) -> str:
+    return record.machine(peer_python)
 
 
 def _part(arguments: argparse.Namespace, begun: float) -> dict[str, Any]:
@@ -153,7 +165,7 @@ def _part(arguments: argparse.Namespace, begun: float) -> dict[str, Any]:
     given = [part for part in sys.argv[1:] if part not in places]
     return {
         "command": shlex.join(["python", "-m", "benchmarks.ingest", *given]),
-        "machine": record.machine(arguments.peer_python),
+        "machine": _machine(arguments.peer_python),
         "load": [begun, os.getloadavg()[0]],
     }
 

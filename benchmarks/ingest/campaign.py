@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -45,6 +45,7 @@ class Campaign:
     Args:
         folder: scratch; what is left in it is of no use.
         peer_python: interpreter that has the peers' packages.
+        keep: given what was measured so far, after each measurement: hours may be lost otherwise.
         taken: what was measured, by work and contender.
     """
 
@@ -52,6 +53,7 @@ class Campaign:
     password: str = field(repr=False)
     folder: Path
     peer_python: str
+    keep: Callable[[dict[str, Any]], None] = field(repr=False)
     taken: dict[str, dict[str, list[Taken]]] = field(default_factory=dict)
 
     def first(self, contender: str) -> bool:
@@ -83,10 +85,17 @@ class Campaign:
     def note(self, work: str, contender: str, taken: Taken) -> None:
         """Keep a figure, and say it."""
         self.taken.setdefault(work, {}).setdefault(contender, []).append(taken)
-        told = (
-            taken.ended or f"{taken.seconds:.2f} s, {taken.megabytes:.0f} MB{'; ' if taken.wrong else ''}{taken.wrong}"
-        )
+        self.keep(self.plain())
+        took = f"{taken.seconds:.2f} s ({taken.processor:.2f} s of processor), {taken.megabytes:.0f} MB"
+        told = taken.ended or f"{took}, {taken.wrong or 'right'}"
         print(f"{time.strftime('%H:%M:%S')} {self.source.rows:,} rows, {work}, {contender}: {told}", file=sys.stderr)
+
+    def plain(self) -> dict[str, Any]:
+        """What was measured so far, as plain JSON."""
+        return {
+            work: {name: [taken.as_json() for taken in each] for name, each in by_name.items()}
+            for work, by_name in self.taken.items()
+        }
 
     def copy_binary(self) -> None:
         """The rows out of the server and to nowhere: what no reader can be faster than."""

@@ -141,10 +141,10 @@ def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
             _row(table, asset)
         _print(console, table)
     if upkeep:
-        counts = ("tables_looked_at", "files_merged_away", "files_freed", "bytes_freed")
+        figures = ("tables_looked_at", "files_merged_away", "files_freed", "bytes_freed")
         table = _table("upkeep", "tables", "merged away", "files freed", "bytes freed", "seconds", "status")
         for asset in upkeep:
-            _row(table, asset, *(_count(asset.metadata.get(f"edp/{name}")) for name in counts))
+            _row(table, asset, *(_count(asset.metadata.get(f"edp/{name}")) for name in figures))
         _print(console, table)
     for text in failures(assets):
         console.print(Text(text, style="red"), soft_wrap=True)

@@ -153,6 +153,8 @@ def _check_columns(load: BronzeLoad) -> None:
     own = pa.schema([field for field in load.schema if field.name != HASH_COLUMN])
     refuse_reserved(own, of=of)
     lake_schema(own, of=of)
+    if load.history_uri is not None:
+        history.refuse_names(own.names, of=of)
     needed = [*load.key, *(name for name in (load.sequence_by, load.deleted_flag, load.winner_by) if name is not None)]
     if unknown := [name for name in dict.fromkeys(needed) if name not in own.names]:
         raise SchemaError(f"{of}: no column {', '.join(unknown)}\n  columns: {', '.join(own.names)}")

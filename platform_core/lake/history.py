@@ -6,6 +6,7 @@ batch they changed last, so one step both follows a load and repairs what a cras
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,7 +92,6 @@ def catch_up(load: BronzeLoad, *, session: Session) -> None:
 
     Raises:
         LoadError: other writers kept committing first.
-        SchemaError: the source has a column with a name of ours.
         StorageError: the store refused.
     """
     if load.history_uri is None:
@@ -115,6 +115,19 @@ def catch_up(load: BronzeLoad, *, session: Session) -> None:
         f"{load.table}: other writers committed to its history first {ATTEMPTS} times\n"
         "  bronze is loaded; the next load brings the history up to it"
     )
+
+
+def refuse_names(names: Sequence[str], *, of: str) -> None:
+    """Refuse columns of a source that are named like columns of a history.
+
+    Raises:
+        SchemaError: there is one.
+    """
+    if taken := [name for name in names if name.casefold() in VERSION_COLUMNS]:
+        raise SchemaError(
+            f"{of}: the source has columns whose names the history needs: {', '.join(taken)}\n"
+            "  rename them at the source, for example in a view"
+        )
 
 
 def history_schema(own: pa.Schema) -> pa.Schema:
@@ -160,7 +173,9 @@ class _Step:
         self._root = engine_root(session, uri, load.storage_options)
         self._files = [] if held is None else data_files(held, columns=("_valid_from", "_valid_to"))
         moments = [file.highest.get(name) for file in self._files for name in ("_valid_from", "_valid_to")]
-        self._clock = max((moment for moment in moments if moment is not None), default=None)
+        last = max((moment for moment in moments if moment is not None), default=None)
+        # The earliest moment at which something may change now.
+        self._clock = None if last is None else last + dt.timedelta(microseconds=1)
         plain = table_schema(bronze)
         self._own = pa.schema([field for field in plain if field.name not in TECHNICAL_COLUMNS])
         self._change = self._schema_change()
@@ -196,11 +211,6 @@ class _Step:
 
     def _schema_change(self) -> NewSchema | None:
         of = f"{self._load.table} (history)"
-        if taken := [name for name in self._own.names if name.casefold() in VERSION_COLUMNS]:
-            raise SchemaError(
-                f"{of}: the source has columns whose names the history needs: {', '.join(taken)}\n"
-                "  rename them at the source, for example in a view"
-            )
         if self._held is None:
             return None
         if not is_plain(self._held):

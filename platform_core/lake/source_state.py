@@ -53,7 +53,9 @@ def write_state(folder: str, batch_id: int, state: bytes, *, storage_options: Ma
 
 
 def remove_states(folder: str, *, but: int, storage_options: Mapping[str, str]) -> None:
-    """Remove every state but that of one batch.
+    """Remove every state that is older than that of one batch.
+
+    A newer one is another load's: this one may have been paused right after its commit.
 
     Raises:
         StorageError: the disk or store refused.
@@ -63,7 +65,7 @@ def remove_states(folder: str, *, but: int, storage_options: Mapping[str, str]) 
     try:
         store = filesystem(folder, storage_options)
         for info in store.get_file_info(pyarrow.fs.FileSelector("", allow_not_found=True)):
-            if info.base_name != _name(but):
+            if info.base_name < _name(but):
                 store.delete_file(info.path)
     except OSError as error:
         raise StorageError(f"{folder}: old states cannot be removed\n  {redacted(error)}") from None

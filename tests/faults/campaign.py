@@ -352,8 +352,9 @@ def report(campaign: Campaign, *, seed: int) -> str:
         "",
         f"`python -m tests.faults.campaign --kills {figures.kills} --seed {seed}`. A load runs in a process of its own "
         "and is ended with SIGKILL; what it left is looked at, the table is loaded again, and compared with its "
-        "source, with the load log and with a twin that nothing disturbed: rows, flags, times, history and watermark. Paused "
-        "processes are stopped at a point, taken over from by a load of newer rows once their lease has run out, and "
+        "source, with the load log and with a twin that nothing disturbed: rows, flags, times, history and "
+        "watermark. Paused processes are stopped at a point, taken over from by a load of newer rows once their lease "
+        "has run out, and "
         "let go on.",
         "",
         "| figure | value |",

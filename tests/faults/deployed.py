@@ -135,14 +135,14 @@ class Deployed:
     def start(self, name: str) -> None:
         """Start a code server, or the daemon."""
         if name == "daemon":
-            command = ["-m", "dagster._daemon.cli", "run", "-w", "workspace.yaml"]
+            command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", "workspace.yaml"]
         else:
             port = str(self.ports[name])
-            command = ["-m", "dagster", "api", "grpc", "-h", "127.0.0.1", "-p", port, "-m", f"{name}.definitions"]
-            command += ["--location-name", name]
+            command = [sys.executable, "-m", "dagster", "api", "grpc", "-h", "127.0.0.1", "-p", port]
+            command += ["-m", f"{name}.definitions", "--location-name", name]
         with Path(self.workspace.root, f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, *command],
+                command,
                 env=self.workspace.environment(),
                 cwd=self.workspace.root,
                 stdin=subprocess.DEVNULL,

@@ -78,9 +78,11 @@ def test_a4_a_run_that_dies_with_its_code_server_is_marked_failed_by_the_reaper(
     worker.kill()
     assert live.ended(run_id, within=LEASE_SECONDS + REAPER_SECONDS + 30) is FAILURE
     assert time.monotonic() - began < LEASE_SECONDS + REAPER_SECONDS + 30
-    said = [record.user_message for record in live.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)]
-    assert f"process {worker.pid} on" in said[0]
-    assert "threads.bronze.riders" in said[0]
+    (failure,) = live.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert failure.dagster_event is not None
+    said = str(failure.dagster_event.message)
+    assert f"process {worker.pid} on" in said
+    assert "threads.bronze.riders" in said
     live.start("rides")
     live.wait_for_server("rides")
     again = until(lambda: live.retry_of(run_id), within=90, what="the retry")
@@ -124,3 +126,23 @@ def test_a3_a_paused_orphan_is_refused_once_its_run_was_retried(live: Deployed) 
 
 def _heartbeats(live: Deployed) -> dict[str, object]:
     return dict(live.instance.get_daemon_heartbeats())
+
+
+def test_a13_a_run_that_is_cancelled_before_its_commit_gives_back_its_lease_and_leaves_nothing(live: Deployed) -> None:
+    live.fill(60)
+    before = live.batches("apart"), live.ids("apart")
+    run_id, worker, _ = _begun(live, "apart")
+    run = live.instance.get_run_by_id(run_id)
+    assert run is not None
+    live.instance.report_run_canceling(run)
+    worker.send_signal(signal.SIGTERM)
+    assert live.ended(run_id, within=30) is dg.DagsterRunStatus.CANCELED
+    (row,) = [row for row in live.loads.recent() if row.run_id == run_id]
+    assert row.status == "cancelled"
+    assert (live.batches("apart"), live.ids("apart")) == before
+    assert live.loads.silent() == []
+    again = live.launch("apart")
+    assert live.ended(again, within=90) is SUCCESS
+    (row,) = [row for row in live.loads.recent() if row.run_id == again]
+    assert not row.taken_over
+    assert live.ids("apart") == list(range(60))

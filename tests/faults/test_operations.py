@@ -59,7 +59,7 @@ def test_a6_a_full_disk_leaves_the_last_version_readable_and_no_file_behind(wide
     with small_disk(disk.parent):
         wide.load(100)
         version = wide.version()
-        with pytest.raises(StorageError, match="No space left|space"):
+        with pytest.raises(StorageError, match=r"(?i)no space left"):
             wide.load(9_000, seed=1)
         assert (wide.version(), wide.rows(), wide.leaked()) == (version, 100, [])
         assert wide.platform.loads.recent()[0].status == "failed"
@@ -73,9 +73,10 @@ def test_a6_with_a_full_control_database_nothing_is_loaded(wide: Wide) -> None:
         wide.load(100)
         _fill(wide.control)
         with pytest.raises(ControlError):
+            # What the database has set aside for its log lasts for some loads.
             for seed in range(1, 50):
-                wide.load(100, seed=seed)
                 version = wide.version()
+                wide.load(100, seed=seed)
         assert (wide.version(), wide.leaked()) == (version, [])
         (wide.control / "filler").unlink()
         wide.load(120, seed=1)
@@ -101,11 +102,11 @@ def test_a7_an_error_right_before_the_commit_leaves_nothing(wide: Wide) -> None:
 
 def test_a14_the_memory_of_a_load_does_not_grow_with_its_rows(tmp_path: Path) -> None:
     peaks = {}
-    for rows in (20_000, 200_000):
+    for rows in (100_000, 1_000_000):
         answer = _apart(tmp_path / str(rows), rows)
         assert answer["error"] is None
         peaks[rows] = answer["peak"]
-    assert peaks[200_000] - peaks[20_000] < 150, f"peaks in MB by rows of a kilobyte: {peaks}"
+    assert peaks[1_000_000] - peaks[100_000] < 250, f"peaks in MB by rows of a kilobyte: {peaks}"
 
 
 def test_a14_a_load_that_gets_no_memory_ends_cleanly(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class Wide:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         platform = open_platform_in(folder)
-        engine = LocalEngine(LocalEngine.Options(load_memory_limit="150MB", threads=1, spill=str(folder / "spill")))
+        engine = LocalEngine(LocalEngine.Options(load_memory_limit="300MB", threads=1, spill=str(folder / "spill")))
         self.platform = replace(platform, engine=engine)
 
     @property

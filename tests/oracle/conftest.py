@@ -18,6 +18,7 @@ from tests.oracle.table import Bench
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--oracle-seed", type=int, help="Seed of the oracle; default: ORACLE_SEED, or a new one.")
+    parser.addoption("--oracle-no-shrink", action="store_true", help="Show what the oracle found as it was found.")
     parser.addoption("--oracle-scale", type=int, help="The oracle does so many times 10,000 steps; default: 1.")
 
 
@@ -38,6 +39,11 @@ def oracle_seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def oracle_scale(request: pytest.FixtureRequest) -> int:
     return _chosen(request.config, "scale") or 1
+
+
+@pytest.fixture
+def oracle_shrinks(request: pytest.FixtureRequest) -> bool:
+    return not request.config.getoption("--oracle-no-shrink", default=False)
 
 
 @pytest.fixture

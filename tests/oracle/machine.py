@@ -650,7 +650,8 @@ class Oracle(RuleBasedStateMachine):
             assert columns == state.columns
             names = [*state.columns, "_valid_from", "_valid_to", "_is_deleted", "_batch_id"]
             told = [one for found_ in state.versions.values() for one in found_]
-            assert _many(versions, names) == _many(told, names)
+            there, wanted = _many(versions, names), _many(told, names)
+            assert there == wanted, f"missing: {wanted - there}, too much: {there - wanted}"
             assert_intervals(state)
 
     def _compare_landing(self, rows: list[LoadRow], *, broken: bool) -> None:

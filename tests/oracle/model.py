@@ -406,9 +406,9 @@ def _followed(
     moment: dt.datetime,
     batch: int,
 ) -> dict[Key, tuple[Row, ...]]:
-    """The history: a version for each touched row that is there, the one before closed; no moment runs backwards."""
-    moments = [one[name] for found in state.versions.values() for one in found for name in ("_valid_from", "_valid_to")]
-    moment = max([moment, *(one for one in moments if one is not None)])
+    """The history: a version for each touched row that is there, the one before closed; moments only ever grow."""
+    known = (one[name] for found in state.versions.values() for one in found for name in ("_valid_from", "_valid_to"))
+    moment = max([moment, *(one + dt.timedelta.resolution for one in known if one is not None)])
     versions = dict(state.versions)
     for key in touched:
         row = after[key]
@@ -433,5 +433,5 @@ def assert_intervals(state: State) -> None:
     for found in state.versions.values():
         for one, two in pairwise(found):
             assert one["_valid_to"] is not None
-            assert one["_valid_from"] <= one["_valid_to"] <= two["_valid_from"]
+            assert one["_valid_from"] < one["_valid_to"] <= two["_valid_from"]
             assert one["_is_deleted"] or one["_valid_to"] == two["_valid_from"]
