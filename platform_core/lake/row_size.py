@@ -10,8 +10,8 @@ from sqlglot import exp
 from platform_core.lake.parquet_sql import MOST_GROUP_ROWS, parquet, render
 
 _SAMPLED_ROWS = 2_048
-_GROUP_BYTES = 48 * 1024 * 1024
-"""Most memory of one row group, of which each thread of a writer holds some."""
+_GROUP_BYTES = 16 * 1024 * 1024
+"""Most bytes of one row group; a writer takes about ten times as much for each of its threads."""
 
 
 def group_rows(connection: Any, relation: exp.Select | None = None, **parameters: Any) -> int:

@@ -149,8 +149,8 @@ class Source(ABC):
     def state(self) -> bytes | None:
         """What the next load is to know, asked once the reader of the last :meth:`read` is drained.
 
-        It is kept only if that load is committed, and comes back as ``request.state``. At most a few megabytes; it holds
-        no row value. None where :attr:`keeps_state` is false.
+        It is kept only if that load is committed, and comes back as ``request.state``. At most a few megabytes; it
+        holds no row value. None where :attr:`keeps_state` is false.
         """
         return None
 

@@ -104,7 +104,7 @@ class IngestionSpec(Spec):
     )
     query: str | None = Field(
         default=None,
-        description="One SELECT in the source's dialect, read in place of a table; the table's name is then its object.",
+        description="One SELECT in the source's dialect, read in place of an object; `object` is then only a name.",
     )
     filter: str | None = Field(
         default=None, description="Condition in SQL that the source checks: rows for which it is not true do not exist."

@@ -117,22 +117,21 @@ class Campaign:
 
     def strikes(self) -> list[Strike]:
         """Every point, every time it is reached, in every load."""
+        kinds = itertools.product(SCENARIOS, (False, True), (False, True))
+        return [strike for name, first, held in kinds for strike in self._strikes(name, first=first, held=held)]
+
+    def sample(self) -> list[Strike]:
+        """Every point once in every scenario that reaches it: in later loads that land their rows while they read."""
+        return [
+            strike for name in SCENARIOS for strike in self._strikes(name, first=False, held=False) if strike.nth == 1
+        ]
+
+    def _strikes(self, name: str, *, first: bool, held: bool) -> list[Strike]:
         return [
             Strike(name, first, held, point, nth)
-            for name in SCENARIOS
-            for first in (False, True)
-            for held in (False, True)
             for point, times in self.reached(name, first=first, held=held).items()
             for nth in range(1, times + 1)
         ]
-
-    def sample(self) -> list[Strike]:
-        """Every point once in every scenario that reaches it."""
-        found: dict[tuple[str, FaultPoint], Strike] = {}
-        for strike in self.strikes():
-            if strike.point is not None:
-                found.setdefault((strike.scenario, strike.point), strike)
-        return [*found.values()]
 
     def reached(self, name: str, *, first: bool, held: bool) -> dict[FaultPoint, int]:
         """How often a load reaches each point, and removes what it landed."""

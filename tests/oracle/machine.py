@@ -592,9 +592,9 @@ class Oracle(RuleBasedStateMachine):
             self.landings[row.batch_id] = outcome.landed
         if outcome.end == "stopped" and part.kind != "replay":
             self.stopped.add(row.batch_id)
-        if row.status == "succeeded":
-            if part.kind == "keys" or (part.kind == "rows" and outcome.committed and self.first(outcome)):
-                self.compared_at = now or self.clock
+        all_keys = part.kind == "keys" or (part.kind == "rows" and outcome.committed and self.first(outcome))
+        if row.status == "succeeded" and all_keys:
+            self.compared_at = now or self.clock
 
     def first(self, outcome: Outcome) -> bool:
         """Whether that load made the table."""
@@ -668,35 +668,35 @@ class Oracle(RuleBasedStateMachine):
 
     def _count_wrongs(self, rows: tuple[Row, ...], outcomes: list[Outcome], parts: list[Part]) -> None:
         """Bronze against the source itself, past all that the model knows of loads."""
-        figures = self.figures
-        if not self.declared.key:
+        if not self.declared.key or parts[0].kind == "replay":
             return
         bronze = Counter(key_of(row, self.declared) for row in rows)
         current = {key_of(row, self.declared) for row in rows if row["_is_current"]}
-        figures.doubled += sum(count - 1 for count in bronze.values())
         source: dict[Key, list[Row]] = {}
         for row in self.offered:
             shown = masked(row, self.declared, self.bench.key)
             if None not in key_of(shown, self.declared):
                 source.setdefault(key_of(shown, self.declared), []).append(shown)
         left_alone = frozenset().union(*(outcome.left_alone for outcome in outcomes))
-        last = outcomes[-1].landed
-        if parts[0].kind == "replay" or last is None:
-            return
-        read = {key_of(row, self.declared) for outcome in outcomes if outcome.landed for row in outcome.landed.rows}
-        for key, same in source.items():
-            gone = self.declared.flag and any(row["gone"] for row in same)
-            if key in left_alone or key not in read or gone:
-                continue
-            if parts[-1].kind == "keys" and key not in {
-                key_of(row, self.declared) for one in outcomes[:-1] if one.landed for row in one.landed.rows
-            }:
-                continue
-            figures.lost += key not in bronze
-            figures.falsely_deleted += key in bronze and key not in current
-        if self.declared.mode == "full":
-            assert {key for key in current if key not in left_alone} <= set(source)
-        assert not (figures.lost or figures.doubled or figures.falsely_deleted)
+        gone = {key for key, same in source.items() if self.declared.flag and any(row["gone"] for row in same)}
+        read = {
+            key_of(row, self.declared)
+            for part, outcome in zip(parts, outcomes, strict=False)
+            if part.kind == "rows" and outcome.landed is not None
+            for row in outcome.landed.rows
+        }
+        there = (read & set(source)) - left_alone - gone
+        lost = there - set(bronze)
+        wrongly = (there & set(bronze)) - current
+        doubled = sum(count - 1 for count in bronze.values())
+        self.figures.lost += len(lost)
+        self.figures.doubled += doubled
+        self.figures.falsely_deleted += len(wrongly)
+        assert not lost, "rows of the source are not in bronze"
+        assert not doubled, "a key is in bronze more than once"
+        assert not wrongly, "rows of the source are flagged deleted"
+        if self.declared.mode == "full" and parts[-1].kind == "rows":
+            assert current - left_alone <= set(source), "rows that the source lacks are current"
 
     # The loads
 

@@ -133,7 +133,7 @@ class Outcome:
     left_alone: frozenset[Key] = frozenset()
 
 
-class RefusedColumns(Exception):
+class RefusedColumns(Exception):  # noqa: N818 - what the load said, not an error of the model
     """The contract does not allow the source's columns."""
 
 

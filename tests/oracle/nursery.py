@@ -74,8 +74,6 @@ def main() -> None:
     import deltalake  # noqa: F401 - imported once, for all children
     import duckdb  # noqa: F401
     import polars_hash  # noqa: F401
-    import pyarrow.dataset
-    import pyarrow.parquet
     import sqlalchemy.dialects.sqlite  # noqa: F401
 
     import platform_core.operations.ingest  # noqa: F401

@@ -154,5 +154,6 @@ def _listed_from(content: bytes, path: str) -> bytes:
 
 if __name__ == "__main__":
     server = proxy(int(sys.argv[1]))
-    print(server.server_address[1], flush=True)
+    sys.stdout.write(f"{server.server_address[1]}\n")
+    sys.stdout.flush()
     server.serve_forever()
