@@ -80,7 +80,9 @@ def apply(load: BronzeLoad, *, session: Session) -> BronzeOutcome:
         if load.history_uri is not None and done.committed:
             history.catch_up(load, session=session)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise StorageError(f"{load.table}: the batch cannot be applied\n  {redacted(error)}") from None
+        short = isinstance(error, duckdb.OutOfMemoryException)
+        hint = "\n  give the engine more with load_memory_limit" if short else ""
+        raise StorageError(f"{load.table}: the batch cannot be applied\n  {redacted(error)}{hint}") from None
     return done
 
 

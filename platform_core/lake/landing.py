@@ -24,7 +24,7 @@ FILE_BYTES = 256 * 1024 * 1024
 """A part file is closed once it has this size."""
 
 _GROUP_ROWS = 122_880
-_GROUP_BYTES = 64 * 1024 * 1024
+_GROUP_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)

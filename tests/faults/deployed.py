@@ -181,8 +181,9 @@ class Deployed:
         before = {run.run_id for run in self.instance.get_runs()}
         asked = self.workspace.dagster("job", "launch", "-w", "workspace.yaml", "--location", "rides", "-j", workstream)
         assert asked.returncode == 0, asked.stdout + asked.stderr
-        (run,) = [run for run in self.instance.get_runs() if run.run_id not in before]
-        return run.run_id
+        new = [run for run in self.instance.get_runs() if run.run_id not in before]
+        (run_id,) = [run.run_id for run in new if "dagster/parent_run_id" not in run.tags]
+        return run_id
 
     def loading(self, run_id: str) -> LoadRow:
         """The load that a run has begun, once it has."""
@@ -214,6 +215,17 @@ class Deployed:
         until(lambda: self.status(run_id) in _ENDED, within=within, what=f"the end of run {run_id}")
         return self.status(run_id)
 
+    def succeeds(self, run_id: str) -> None:
+        """Wait for the end of a run that nothing disturbs."""
+        if (status := self.ended(run_id, within=120)) is not dg.DagsterRunStatus.SUCCESS:
+            said = [
+                f"{record.dagster_event.event_type_value}: {record.dagster_event.message} "
+                f"{record.dagster_event.event_specific_data}"
+                for record in self.instance.all_logs(run_id)
+                if record.dagster_event and "FAILURE" in record.dagster_event.event_type_value
+            ]
+            raise AssertionError("\n".join([str(status), *said]))
+
     def retry_of(self, run_id: str) -> str | None:
         """The run that Dagster started in the place of one that failed."""
         filters = dg.RunsFilter(tags={"dagster/parent_run_id": run_id})
@@ -237,8 +249,10 @@ class Deployed:
         """What the source holds."""
         self.workspace.sql(
             "state/shop.db",
-            "DROP TABLE IF EXISTS riders",
-            "CREATE TABLE riders (id INTEGER PRIMARY KEY, name TEXT)",
+            # A paused reader must not keep the source from changing.
+            "PRAGMA journal_mode = WAL",
+            "CREATE TABLE IF NOT EXISTS riders (id INTEGER PRIMARY KEY, name TEXT)",
+            "DELETE FROM riders",
             *(f"INSERT INTO riders VALUES ({id_}, 'name {id_}')" for id_ in range(rows)),
         )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 
 from platform_core import faults
 from platform_core.faults import FaultPoint, InjectedFault, counted, disarm, reach
 from platform_core.settings import arm_fault
-from tests.conftest import Edp
+from tests.faults.deployed import FILES
+from tests.scenarios.workspaces import Workspace
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +59,12 @@ def test_points_are_counted_as_often_as_they_are_reached() -> None:
 
 
 @pytest.mark.slow
-def test_edp_and_the_steps_that_it_runs_meet_the_fault(edp: Edp) -> None:
-    assert edp("setup").returncode == 0
-    killed = edp("run", "reference.bronze.public_holidays", PLATFORM_TEST="1", PLATFORM_FAULT="lease-acquired:kill")
-    assert killed.returncode == -9, killed.stdout + killed.stderr
-    assert edp("run", "reference.bronze.public_holidays", PLATFORM_FAULT="lease-acquired:kill").returncode != -9
+def test_edp_and_the_steps_that_it_runs_meet_the_fault(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path, FILES)
+    workspace.sql("state/shop.db", "CREATE TABLE riders (id INTEGER PRIMARY KEY, name TEXT)")
+    assert workspace.edp("setup").returncode == 0
+    run = ("run", "threads.bronze.riders")
+    killed = workspace.edp(*run, PLATFORM_TEST="1", PLATFORM_FAULT="lease-acquired:kill")
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    spared = workspace.edp(*run, PLATFORM_FAULT="lease-acquired:kill")
+    assert spared.returncode == 0, spared.stdout + spared.stderr
