@@ -16,10 +16,11 @@ from platform_core.lake.delta import batch_of, data_files, fence_of, is_plain, o
 from platform_core.lake.evolution import schema_change
 from platform_core.lake.freshness import is_newest
 from platform_core.lake.landed import LandedRows
+from platform_core.lake.quarantine import REASON_COLUMN
 from platform_core.lake.row_hash import HASH_COLUMN, HASH_VERSION_KEY, require_version
 from platform_core.lake.unchanged import changes_nothing, is_small
 from platform_core.plugins.interfaces import BronzeLoad, BronzeOutcome
-from platform_core.specs.ingestion import TECHNICAL_COLUMNS, LoadMode
+from platform_core.specs.ingestion import TECHNICAL_COLUMNS, LoadMode, OnBadKey
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -157,6 +158,11 @@ def _check_columns(load: BronzeLoad) -> None:
     lake_schema(own, of=of)
     if load.history_uri is not None:
         history.refuse_names(own.names, of=of)
+    if load.on_bad_key is OnBadKey.QUARANTINE and REASON_COLUMN in map(str.casefold, own.names):
+        raise SchemaError(
+            f"{of}: the source has a column {REASON_COLUMN}, which rows that are set aside need\n"
+            "  rename it at the source, for example in a view"
+        )
     needed = [*load.key, *(name for name in (load.sequence_by, load.deleted_flag, load.winner_by) if name is not None)]
     if unknown := [name for name in dict.fromkeys(needed) if name not in own.names]:
         raise SchemaError(f"{of}: no column {', '.join(unknown)}\n  columns: {', '.join(own.names)}")

@@ -38,6 +38,7 @@ from platform_core.lake.parquet_sql import (
 from platform_core.lake.row_hash import HASH_COLUMN, HASH_FIELD, HASH_VERSION, HASH_VERSION_KEY, require_version
 from platform_core.lake.row_size import group_rows
 from platform_core.lake.storage import engine_path, engine_root
+from platform_core.lake.watermark import watermark
 from platform_core.plugins.interfaces import BronzeLoad
 from platform_core.specs.ingestion import TECHNICAL_COLUMNS
 
@@ -81,6 +82,10 @@ WHERE opens OR closes
 _COUNT = "SELECT count(*) FILTER (opens), count(*) FILTER (closes) FROM turns"
 _TOUCHED = f"SELECT DISTINCT {file_of('old_at')} AS touched FROM turns WHERE closes ORDER BY touched"  # noqa: S608
 _REPOSITION = f"UPDATE turns SET old_at = {moved('old_at', to='replaced')} WHERE closes"  # noqa: S608
+
+
+_MICROSECOND = dt.timedelta(microseconds=1)
+_MILLISECOND = dt.timedelta(milliseconds=1)
 
 
 def catch_up(load: BronzeLoad, *, session: Session) -> None:
@@ -174,8 +179,15 @@ class _Step:
         self._files = [] if held is None else data_files(held, columns=("_valid_from", "_valid_to"))
         moments = [file.highest.get(name) for file in self._files for name in ("_valid_from", "_valid_to")]
         last = max((moment for moment in moments if moment is not None), default=None)
-        # The earliest moment at which something may change now.
-        self._clock = None if last is None else last + dt.timedelta(microseconds=1)
+        if held is not None and last is not None and last.microsecond % 1000 == 0:
+            # What compacts a table cuts its statistics to milliseconds; the files know better.
+            exact = (
+                watermark(held, name, storage_options=load.storage_options) for name in ("_valid_from", "_valid_to")
+            )
+            last = max(moment for moment in exact if isinstance(moment, dt.datetime))
+        # The earliest moment at which something may change now. delta-rs, which compacts, cuts times in its statistics
+        # to milliseconds: where the last one is whole, it may have been up to one later.
+        self._clock = None if last is None else last + (_MICROSECOND if last.microsecond % 1000 else _MILLISECOND)
         plain = table_schema(bronze)
         self._own = pa.schema([field for field in plain if field.name not in TECHNICAL_COLUMNS])
         self._change = self._schema_change()

@@ -27,7 +27,7 @@ from tests.scenarios.workspaces import Workspace
 T = TypeVar("T")
 
 LEASE_SECONDS = 2.0
-REAPER_SECONDS = 2.0
+REAPER_SECONDS = 5.0
 FAULT = "fault"
 """File in the state folder: what the processes that start from now on are to meet."""
 

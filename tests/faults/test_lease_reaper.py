@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from dagster._core.events import EngineEventData
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 
 from platform_core.definitions import build_definitions
-from platform_core.factories.lease_reaper import LEASE_REAPER, build_lease_reaper, end_abandoned_runs
+from platform_core.factories.lease_reaper import LEASE_REAPER, PATIENCE, abandoned_runs, build_lease_reaper, end_runs
 from platform_core.operations.platform import Platform
 from platform_core.settings import Settings
 from tests.conftest import PROJECT
@@ -84,7 +85,9 @@ class Runs:
         self.instance.report_engine_event("Started process for run.", run, EngineEventData.in_process(pid))
 
     def reap(self) -> list[str]:
-        return end_abandoned_runs(self.instance, self.platform.loads.silent())
+        """End every run that is abandoned."""
+        abandoned = abandoned_runs(self.instance, self.platform.loads.silent())
+        return end_runs(self.instance, abandoned, only=abandoned)
 
     def status(self, run_id: str) -> dg.DagsterRunStatus:
         run = self.instance.get_run_by_id(run_id)
@@ -203,16 +206,36 @@ def test_a4_a_run_that_has_ended_meanwhile_stays_as_it_is(runs: Runs) -> None:
     assert runs.status(run_id) is dg.DagsterRunStatus.CANCELED
 
 
-def test_the_sensor_says_what_it_did(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a4_a_run_whose_code_server_is_away_waits_for_it_but_not_for_ever(runs: Runs) -> None:
+    run_id = runs.start()
+    holder = runs.hold(run_id)
+    runs.carried_out_by(run_id, holder.pid)
+    _kill(holder)
+    abandoned = abandoned_runs(runs.instance, runs.platform.loads.silent())
+    assert end_runs(runs.instance, abandoned, only=[]) == []
+    later = dt.datetime.now(dt.UTC) + PATIENCE
+    assert end_runs(runs.instance, abandoned, only=[], now=lambda: later) == [run_id]
+
+
+def test_the_sensor_ends_a_run_at_the_second_tick_and_says_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform_core.factories.lease_reaper.opened_platform", lambda: runs.platform)
     reaper = build_lease_reaper(runs.platform.environment)
     run_id = runs.start()
     holder = runs.hold(run_id)
     runs.carried_out_by(run_id, holder.pid)
-    context = dg.build_sensor_context(instance=runs.instance)
-    assert reaper.evaluate_tick(context).skip_message == "every load is alive"
-    _kill(holder)
-    assert reaper.evaluate_tick(context).skip_message == f"1 runs marked failed: {run_id}"
+    cursor, said = None, []
+    for tick in range(4):
+        if tick == 1:
+            _kill(holder)
+        answer = reaper.evaluate_tick(dg.build_sensor_context(instance=runs.instance, cursor=cursor))
+        cursor = answer.cursor
+        said.append(answer.skip_message)
+    assert said == [
+        "every load is alive",
+        f"runs to be marked failed when their code server is up: {run_id}",
+        f"runs marked failed: {run_id}",
+        "every load is alive",
+    ]
 
 
 @pytest.mark.parametrize(("location", "has_it"), [("data_platform", True), ("crm", False)])

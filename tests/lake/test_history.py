@@ -131,7 +131,7 @@ def test_a_clock_that_runs_backwards_makes_no_overlap(kept: Any) -> None:
     kept.load(people((1, "c")), modified_at=DAY + dt.timedelta(days=9))
     assert versions(kept) == [(1, "a", 1, 1, False, 2), (1, "b", 1, 9, False, 3), (1, "c", 9, None, False, 3)]
     assert (
-        kept.history()[0]["_valid_to"] == kept.history()[1]["_valid_from"] == DAY + dt.timedelta(days=1, microseconds=1)
+        kept.history()[0]["_valid_to"] == kept.history()[1]["_valid_from"] == DAY + dt.timedelta(days=1, milliseconds=1)
     )
 
 

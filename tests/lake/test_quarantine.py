@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from platform_core.errors import DeletesStopped, LoadError, StorageError
+from platform_core.errors import DeletesStopped, LoadError, SchemaError, StorageError
 from platform_core.faults import InjectedFault, armed
 from platform_core.lake import bronze
 from platform_core.specs.ingestion import OnBadKey
@@ -123,3 +123,10 @@ def test_what_is_set_aside_is_plain_parquet_with_all_columns_as_they_landed(ride
     riders.load(table, **SET_ASIDE)
     assert riders.quarantined(1) == [{"id": "b", "n": None, "day": day, "list": None, "_reason": "null_key"}]
     assert [Path(file).suffix for file in (riders.quarantine / f"{1:012d}").iterdir()] == [".parquet"]
+
+
+def test_a_source_column_with_the_name_of_the_reason_is_refused(riders: Any) -> None:
+    table = rows((1, "a", 1)).rename_columns(["id", "_Reason", "at"])
+    with pytest.raises(SchemaError, match="the source has a column _reason"):
+        riders.load(table, **SET_ASIDE)
+    assert riders.load(table).inserted == 1
