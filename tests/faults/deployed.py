@@ -242,6 +242,8 @@ class Deployed:
         from deltalake import DeltaTable
 
         uri = self.workspace.state / "lake" / workstream / "bronze" / "riders"
+        if not uri.exists():
+            return []
         commits = sorted(DeltaTable(uri).history(), key=lambda commit: commit["version"])
         return [int(commit["edp.batch"]) for commit in commits if "edp.batch" in commit]
 

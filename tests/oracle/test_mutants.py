@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from platform_core.lake import attempt, comparison
+from platform_core.lake import watermark as watermarks
 from platform_core.operations import ingest
 from platform_core.operations.transfer import Transfer
 from tests.oracle.machine import Figures
 from tests.oracle.table import Bench
 from tests.oracle.test_oracle import play
 
-SEEDS = range(20)
+SEEDS = range(4, 24)
 """Most runs of nine tables that a fault may stay hidden for."""
 
 Monkey = pytest.MonkeyPatch
@@ -48,7 +49,7 @@ def doubled_keys_are_taken_for_vanished(monkeypatch: Monkey) -> None:
 def the_watermark_moves_with_what_was_read(monkeypatch: Monkey) -> None:
     """Also where the load that read it then failed."""
     seen: dict[str, Any] = {}
-    read, known = Transfer._new_rows, ingest.watermark
+    read, known = Transfer._new_rows, watermarks.watermark
 
     def new_rows(self: Transfer, batch: Any) -> Any:
         rows = read(self, batch)
@@ -78,6 +79,6 @@ def the_watermark_moves_with_what_was_read(monkeypatch: Monkey) -> None:
 )
 def test_the_oracle_finds(fault: Callable[[Monkey], None], bench: Bench, monkeypatch: Monkey) -> None:
     fault(monkeypatch)
-    with pytest.raises((AssertionError, ExceptionGroup)):
+    with pytest.raises(AssertionError):
         for chosen in SEEDS:
             play(bench, Figures(), chosen=chosen, shrink=False)
