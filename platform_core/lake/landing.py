@@ -6,7 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ FILE_BYTES = 256 * 1024 * 1024
 
 _GROUP_ROWS = 122_880
 _GROUP_BYTES = 16 * 1024 * 1024
+_WRITE_BYTES = 1024 * 1024
+_PROBED_ROWS = 8_192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class LandingWriter:
         self._folder = _open_folder(uri, storage_options)
         self._files: list[LandedFile] = []
         self._waiting: list[pa.RecordBatch] = []
+        self._repeating: list[str] | None = None
         self._part: _Part | None = None
         self._done = False
 
@@ -155,8 +158,11 @@ class LandingWriter:
 
     def _flush(self) -> None:
         try:
+            if self._repeating is None:
+                self._repeating = _repeating(self._waiting)
             if self._part is None:
-                self._part = _Part(self._folder, f"part-{len(self._files):05d}.parquet", self._schema)
+                name = f"part-{len(self._files):05d}.parquet"
+                self._part = _Part(self._folder, name, self._schema, repeating=self._repeating)
             if self._waiting:
                 reach(FaultPoint.LANDING_WRITE_TMP)
                 self._part.write(pa.Table.from_batches(self._waiting, schema=self._schema))
@@ -254,22 +260,39 @@ def _open_folder(uri: str, storage_options: Mapping[str, str]) -> FileSystem:
         raise StorageError(f"{uri}: the landing folder cannot be made\n  {redacted(error)}") from None
 
 
+def _repeating(batches: Sequence[pa.RecordBatch]) -> list[str]:
+    """Columns whose values repeat, so that a dictionary makes them smaller; for others it is built and thrown away."""
+    import pyarrow.compute as pc
+
+    if not batches:
+        return []
+    probe = batches[0].slice(0, _PROBED_ROWS)
+    plain = (field.name for field in probe.schema if not pa.types.is_nested(field.type))
+    return [name for name in plain if pc.count_distinct(probe[name]).as_py() * 4 <= probe.num_rows]
+
+
 class _Part:
     """One Parquet file under way."""
 
-    def __init__(self, folder: FileSystem, name: str, schema: pa.Schema) -> None:
+    def __init__(self, folder: FileSystem, name: str, schema: pa.Schema, *, repeating: list[str]) -> None:
         import pyarrow.parquet as pq
 
         self._name = name
         self._rows = 0
         self._sink = _Fingerprinted(folder.open_output_stream(name))
+        # A page is a few kilobytes, and each write that gets through waits for Python's lock.
+        self._buffered = pa.BufferedOutputStream(pa.PythonFile(self._sink, mode="w"), _WRITE_BYTES)
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._sink, mode="w"), schema, compression="zstd", compression_level=1
+            self._buffered,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=repeating,
         )
 
     @property
     def bytes(self) -> int:
-        return self._sink.bytes
+        return int(self._buffered.tell())
 
     def write(self, rows: pa.Table) -> None:
         self._rows += rows.num_rows
@@ -277,7 +300,7 @@ class _Part:
 
     def close(self) -> LandedFile:
         self._writer.close()
-        self._sink.close()
+        self._buffered.close()
         return LandedFile(name=self._name, rows=self._rows, bytes=self._sink.bytes, sha256=self._sink.sha256)
 
     def abandon(self) -> None:
@@ -285,7 +308,7 @@ class _Part:
         self._sink.dropping = True
         self._writer.close()
         with contextlib.suppress(OSError):
-            self._sink.close()
+            self._buffered.close()
 
 
 class _Fingerprinted:

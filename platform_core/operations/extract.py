@@ -23,7 +23,7 @@ from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.ingestion import IngestionSpec, LoadMode
 
 _PROGRESS_SECONDS = 10
-_BEFORE_THREAD = 2
+BEFORE_THREAD = 2
 """Batches that are read before a thread reads ahead: a small table has one, and none after it."""
 
 _known_names: dict[tuple[object, ...], dict[str, str]] = {}
@@ -106,7 +106,7 @@ class Extract:
         """
         said = time.monotonic()
         point = FaultPoint.EXTRACT_FIRST_BATCH
-        with prefetched(iter(reader), after=_BEFORE_THREAD) as batches:
+        with prefetched(iter(reader), after=BEFORE_THREAD) as batches:
             while True:
                 self._stop_if_cancelled()
                 reach(point)

@@ -35,7 +35,7 @@ from platform_core.specs.table import TableRef
 ATTEMPTS = 3
 """How often a load begins, where somebody else loads the table each time before it can commit."""
 
-PHASES = ("lease", "extract", "mask", "land", "apply")
+PHASES = ("lease", "extract", "mask", "hash", "land", "apply")
 
 
 def ingest(

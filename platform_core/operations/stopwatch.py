@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -25,3 +25,16 @@ class Stopwatch:
             passed = time.perf_counter() - begin
             self.seconds[name] += passed - self._inner.pop()
             self._inner[-1] += passed
+
+    def share(self, waited: float, among: Mapping[str, float]) -> None:
+        """Count time spent waiting for another thread for the phases of that thread, in proportion.
+
+        Phases of two threads overlap; counted so they still add up to the time that passed.
+
+        Args:
+            waited: seconds.
+            among: seconds by phase in the other thread.
+        """
+        whole = sum(among.values())
+        for name, seconds in among.items():
+            self.seconds[name] += waited * seconds / whole if whole else 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -17,11 +18,12 @@ from platform_core.lake.batch_sink import BatchSink
 from platform_core.lake.bronze import bronze_schema
 from platform_core.lake.delta import batch_of, open_table
 from platform_core.lake.landing import batch_uri
+from platform_core.lake.prefetch import prefetched
 from platform_core.lake.row_hash import HASH_FIELD, with_hash
 from platform_core.lake.source_state import remove_state, remove_states, write_state
 from platform_core.lake.watermark import check_cursor
 from platform_core.operations.applying import KEYS, Batch, apply_batch, lake_name, stopped
-from platform_core.operations.extract import Extract
+from platform_core.operations.extract import BEFORE_THREAD, Extract
 from platform_core.operations.load_result import LoadResult, as_text, counted
 from platform_core.operations.masking import Masking
 from platform_core.operations.platform import Platform
@@ -90,14 +92,7 @@ class Transfer:
             held_batch=lease.held_batch,
         )
         with sink:
-            # Closed before the source is, also where something fails in between: a thread reads ahead.
-            with closing(self.extract.batches(reader, watch=self.watch)) as batches:
-                for batch in batches:
-                    with self.watch.phase("mask"):
-                        shaped = self._new_rows(intake.shaped(batch))
-                    with self.watch.phase("land"):
-                        # Keys are looked for, and their rows compared with none.
-                        sink.write(shaped if self.keys_only else with_hash(shaped))
+            self._fill(sink, reader, intake)
             with self.watch.phase("land"):
                 sink.complete(cursor_from=as_text(self.since), cursor_to=as_text(self.largest))
             state = self._new_state()
@@ -115,6 +110,35 @@ class Transfer:
                 sink.keep()
         self._tidy_states(outcome)
         return replace(self._result(sink, intake, outcome), notes=notes)
+
+    def _fill(self, sink: BatchSink, reader: pa.RecordBatchReader, intake: Intake) -> None:
+        """Land all rows; of a large table three threads read, mask and write side by side."""
+        watch, waited = Stopwatch("extract", "mask", "hash"), 0.0
+        # Threads end before what they read is closed, and that before the source, also where something fails.
+        with (
+            closing(self.extract.batches(reader, watch=watch)) as batches,
+            prefetched(self._prepared(batches, intake, watch), ahead=1, after=BEFORE_THREAD) as prepared,
+        ):
+            while True:
+                begin = time.perf_counter()
+                batch = next(prepared, None)
+                waited += time.perf_counter() - begin
+                if batch is None:
+                    break
+                with self.watch.phase("land"):
+                    sink.write(batch)
+        self.watch.share(waited, watch.seconds)
+
+    def _prepared(
+        self, batches: Iterator[pa.RecordBatch], intake: Intake, watch: Stopwatch
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            with watch.phase("mask"):
+                shaped = self._new_rows(intake.shaped(batch))
+            with watch.phase("hash"):
+                # Keys are looked for, and their rows compared with none.
+                hashed = shaped if self.keys_only else with_hash(shaped)
+            yield hashed
 
     def _intake(self, given: pa.Schema) -> Intake:
         spec = self.spec

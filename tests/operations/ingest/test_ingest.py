@@ -58,7 +58,7 @@ def test_a_load_tells_what_it_did(loads: Any, source: Any, caplog: pytest.LogCap
         3,
     )
     assert (first.committed, first.version) == (True, 0)
-    assert set(first.seconds) == {"lease", "extract", "mask", "land", "apply"}
+    assert set(first.seconds) == {"lease", "extract", "mask", "hash", "land", "apply"}
     assert first.bytes_landed > 0
     assert first.bytes_written > 0
     assert first.schema.names[-5:] == ["_is_current", "_is_deleted", "_modified_at", "_batch_id", "_row_hash"]

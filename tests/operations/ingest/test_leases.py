@@ -72,7 +72,7 @@ def test_the_load_log_has_every_figure_of_a_load(loads: Any) -> None:
         "committed": True,
     }
     assert {name: row.figures[name] for name in expected} == expected
-    assert set(row.figures["seconds"]) == {"lease", "extract", "mask", "land", "apply"}
+    assert set(row.figures["seconds"]) == {"lease", "extract", "mask", "hash", "land", "apply"}
     loads.load()
     assert (loads.log[-1].figures["watermark_from"], loads.log[-1].figures["committed"]) == ("300", False)
 
