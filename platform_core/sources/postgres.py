@@ -284,6 +284,7 @@ def _rows(asked: Session, wanted: _Wanted, shares: _Shares) -> Batches:
         with asked.asking():
             hint = {"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
             asked.cursor.adbc_statement.set_options(**hint)
+            asked.reading = True
             asked.cursor.execute(statement)
             reader = asked.cursor.fetch_record_batch()
         while (batch := _next(asked, reader, columns)) is not None:
@@ -305,6 +306,7 @@ def _rows(asked: Session, wanted: _Wanted, shares: _Shares) -> Batches:
                     ) from None
             yield pa.record_batch(arrays, schema=schema)
             read += batch.num_rows
+        asked.reading = False
 
 
 def _next(asked: Session, reader: pa.RecordBatchReader, columns: Sequence[Column]) -> pa.RecordBatch | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ from sqlglot import exp
 
 from platform_core.errors import PluginError, SourceError
 from platform_core.plugins.interfaces import Secret
+from platform_core.sources.postgres_idle import LIFE_SECONDS, Opened, idle_connections
+from platform_core.sources.time_limit import limited
 from platform_core.specs.base import Model, SecretRef
 
 if TYPE_CHECKING:
@@ -37,7 +41,6 @@ _SESSION = {
 _STATE = re.compile(r"SQLSTATE: ([0-9A-Z]{5})")
 _SNAPSHOT = re.compile(r"[0-9A-F-]+")
 _SILENCE_MS = 120_000
-_AGAIN_SECONDS = 1.0
 _MARKS = itertools.count()
 _DISTINCT_MARKS = 60_000
 
@@ -70,14 +73,24 @@ class PostgresOptions(Model):
 
 @dataclass
 class Session:
-    """One connection in one read-only transaction; used by one thread at a time, but for :meth:`interrupt`."""
+    """One connection in one read-only transaction; used by one thread at a time, but for :meth:`interrupt`.
+
+    Args:
+        reading: rows of a statement are still on their way.
+    """
 
     connection: DriverConnection
     cursor: DriverCursor
     where: str
     read_timeout: float
     mark: int
+    reading: bool = False
     _late: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_late(self) -> bool:
+        """A call took too long, and its connection was cut."""
+        return self._late.is_set()
 
     def fetch(self, statement: str, *parameters: str) -> list[tuple[Any, ...]]:
         """All rows of a statement that gives few."""
@@ -100,7 +113,7 @@ class Session:
         """
         import adbc_driver_manager
 
-        with _limited(self.read_timeout, self._give_up):
+        with limited(self.read_timeout, self._give_up):
             try:
                 yield
             except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
@@ -152,8 +165,39 @@ def session(
         SourceError: the server cannot be reached, or refuses.
         PluginError: the driver is missing.
     """
+    opened = _connected(options, secret=secret, where=where)
+    try:
+        # The cursor is closed before its connection: the other way round the driver refuses.
+        with closing(opened.connection.cursor()) as cursor:
+            asked = Session(opened.connection, cursor, where, options.read_timeout, opened.mark)
+            _begin(asked, options, snapshot)
+            yield asked
+    except BaseException:
+        opened.close()
+        raise
+    if asked.reading or asked.is_late or not _ended(asked) or time.monotonic() - opened.born > LIFE_SECONDS:
+        opened.close()
+    else:
+        idle_connections().give(opened)
+
+
+def _ended(asked: Session) -> bool:
+    """Whether the transaction could be ended: a connection that broke after the last row did no harm."""
+    try:
+        with asked.asking():
+            asked.connection.rollback()
+    except SourceError:
+        return False
+    return True
+
+
+def _connected(options: PostgresOptions, *, secret: Callable[[str], Secret], where: str) -> Opened:
+    """A connection that was kept, or else a new one."""
     dbapi = _driver()
     password = secret(options.password.secret).reveal().decode() if options.password else None
+    key = hashlib.sha256(_connection_text(options, password, 0).encode()).digest()
+    if (kept := idle_connections().take(key, works=lambda opened: _begun_anew(opened, options))) is not None:
+        return kept
     mark = _SILENCE_MS + next(_MARKS) % _DISTINCT_MARKS
     late = threading.Event()
 
@@ -163,7 +207,7 @@ def session(
 
     try:
         # The driver asks for the server's types while it connects: the library's own limit does not cover that.
-        with _limited(options.connect_timeout + 1, give_up):
+        with limited(options.connect_timeout + 1, give_up):
             connection = dbapi.connect(_connection_text(options, password, mark))
     except (dbapi.Error, OSError) as error:
         told = str(error).partition("Failed to connect:")[2].split("\n")[0].strip()
@@ -177,26 +221,42 @@ def session(
             f"as '{options.user}'\n  the server or driver says: {told}\n"
             "  check host, port, database, user, password and sslmode of the connection"
         ) from None
-    # The cursor is closed before its connection: the other way round the driver refuses.
-    with closing(connection), closing(connection.cursor()) as cursor:
-        opened = Session(connection, cursor, where, options.read_timeout, mark)
-        with opened.asking():
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        if snapshot is not None:
-            with opened.asking():
-                cursor.execute(f"SET TRANSACTION SNAPSHOT {exp.Literal.string(snapshot).sql(dialect='postgres')}")
-        settings = dict(_SESSION)
-        if options.lock_timeout:
-            settings["lock_timeout"] = f"{options.lock_timeout}s"
-        if options.statement_timeout:
-            settings["statement_timeout"] = f"{options.statement_timeout}s"
-        for name, value in settings.items():
-            opened.set(name, value)
-        if options.default_schema != "public":
-            opened.fetch(
-                "SELECT set_config('search_path', quote_ident($1) || ', public', true)", options.default_schema
-            )
-        yield opened
+    return Opened(key, connection, mark, time.monotonic())
+
+
+def _begun_anew(opened: Opened, options: PostgresOptions) -> bool:
+    """Whether a connection still works; the time of its transaction is then that of now."""
+    dbapi = _driver()
+    try:
+        with limited(options.connect_timeout, lambda: _give_up(opened)):
+            opened.connection.rollback()
+    except (dbapi.Error, OSError):
+        return False
+    return True
+
+
+def _give_up(opened: Opened) -> None:
+    _cut(opened.mark)
+
+
+def _begin(session: Session, options: PostgresOptions, snapshot: str | None) -> None:
+    with session.asking():
+        session.cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    if snapshot is not None:
+        with session.asking():
+            session.cursor.execute(f"SET TRANSACTION SNAPSHOT {exp.Literal.string(snapshot).sql(dialect='postgres')}")
+    settings = dict(_SESSION)
+    if options.lock_timeout:
+        settings["lock_timeout"] = f"{options.lock_timeout}s"
+    if options.statement_timeout:
+        settings["statement_timeout"] = f"{options.statement_timeout}s"
+    calls = [f"set_config(${2 * number + 1}, ${2 * number + 2}, true)" for number in range(len(settings))]
+    parameters = [text for pair in settings.items() for text in pair]
+    if options.default_schema != "public":
+        calls.append(f"set_config('search_path', quote_ident(${len(parameters) + 1}) || ', public', true)")
+        parameters.append(options.default_schema)
+    # One question: each costs a round trip.
+    session.fetch(f"SELECT {', '.join(calls)}", *parameters)
 
 
 def exported(first: Session) -> str:
@@ -205,26 +265,6 @@ def exported(first: Session) -> str:
     if not _SNAPSHOT.fullmatch(name):
         raise SourceError(f"{first.where}: the server gave a snapshot that cannot be shared; set parallel: 1")
     return str(name)
-
-
-@contextmanager
-def _limited(seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
-    """Give up a call that takes longer, again and again: the library may just be between two connections."""
-    over = threading.Event()
-
-    def watch() -> None:
-        patience = seconds
-        while not over.wait(patience):
-            give_up()
-            patience = _AGAIN_SECONDS
-
-    thread = threading.Thread(target=watch, name="edp-limit", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _cut(mark: int) -> bool:

@@ -20,6 +20,7 @@ class Line:
     Args:
         breaks: how the line breaks: connections are reset, end as if the server had closed them, or fall silent.
         after: bytes of the server's that pass before; None: it does not break.
+        connections: that were made so far.
     """
 
     server: tuple[str, int]
@@ -27,6 +28,7 @@ class Line:
     after: int | None = None
     passed: int = 0
     port: int = 0
+    connections: int = 0
     _sockets: list[socket.socket] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -34,6 +36,7 @@ class Line:
     def connect(self, client: socket.socket) -> None:
         """Put a client through."""
         server = socket.create_connection(self.server)
+        self.connections += 1
         self._sockets += [client, server]
         threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
         threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()

@@ -16,6 +16,7 @@ import pytest
 from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.sources.postgres import PostgresSource
+from platform_core.sources.postgres_idle import IdleConnections
 from tests.services.postgres import PostgresServer
 from tests.sources.broken_line import Break, Line, line_to
 
@@ -66,18 +67,36 @@ def read(source: PostgresSource, object_: str = "t", **request: Any) -> pa.Table
         return source.read(ReadRequest(object=object_, **request)).read_all()
 
 
+@pytest.fixture(params=["new", "kept"])
+def connections(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each read makes connections of its own, or finds those of the one before."""
+    if request.param == "new":
+        monkeypatch.setattr(IdleConnections, "give", lambda self, opened: opened.close())
+    return str(request.param)
+
+
 @pytest.mark.parametrize("breaks", ["reset", "end"])
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_b1_a_line_that_breaks_anywhere_gives_an_error_or_every_row(
-    source: PostgresSource, line: Line, breaks: Break, parallel: int, monkeypatch: pytest.MonkeyPatch
+    source: PostgresSource,
+    line: Line,
+    breaks: Break,
+    parallel: int,
+    connections: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("platform_core.sources.postgres._LEAST_PAGES", 50)
+    assert read(source, parallel=parallel).num_rows == ROWS
+    line.passed = 0
     assert read(source, parallel=parallel).num_rows == ROWS
     whole = line.passed
     chance = random.Random(7)
     places = sorted({0, 1, whole - 40, whole - 1, whole + 10_000, *(chance.randrange(whole) for _ in range(8))})
     outcomes = []
     for place in places:
+        if connections == "kept":
+            line.after = None
+            read(source, parallel=parallel)
         line.breaks, line.passed, line.after = breaks, 0, place
         try:
             outcomes.append(read(source, parallel=parallel).num_rows)
@@ -88,12 +107,15 @@ def test_b1_a_line_that_breaks_anywhere_gives_an_error_or_every_row(
     assert outcomes[0] == 0
 
 
+@pytest.mark.usefixtures("connections")
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.95])
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_b1_a_server_that_falls_silent_ends_the_read_in_time(
     source: PostgresSource, line: Line, share: float, parallel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform_core.sources.postgres._LEAST_PAGES", 50)
+    assert read(source, parallel=parallel).num_rows == ROWS
+    line.passed = 0
     assert read(source, parallel=parallel).num_rows == ROWS
     line.breaks, line.after, line.passed = "silence", int(line.passed * share), 0
     threads = threading.active_count()
@@ -102,6 +124,43 @@ def test_b1_a_server_that_falls_silent_ends_the_read_in_time(
         read(source, parallel=parallel)
     assert time.monotonic() - began < 15
     assert threading.active_count() - threads <= 2 * 8  # the line's own, two a connection
+
+
+def test_one_connection_serves_one_read_after_another(source: PostgresSource, line: Line) -> None:
+    read(source, columns=("id",))
+    made = line.connections
+    for _ in range(5):
+        read(source, columns=("id",))
+    assert line.connections == made
+
+
+def test_a_connection_is_closed_when_nobody_asks_for_it(
+    source: PostgresSource, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform_core.sources.postgres_idle.IDLE_SECONDS", 0.2)
+    read(source, columns=("id",))
+    made = line.connections
+    time.sleep(1)
+    read(source, columns=("id",))
+    assert line.connections == 2 * made
+
+
+def test_an_unfinished_read_leaves_no_connection_for_others(source: PostgresSource, line: Line) -> None:
+    with closing(source):
+        source.read(ReadRequest(object="wide", batch_rows=100)).read_next_batch()
+    made = line.connections
+    read(source, columns=("id",))
+    assert line.connections == 2 * made
+
+
+def test_another_password_is_another_connection(
+    postgres_server: PostgresServer, database: str, source: PostgresSource, line: Line
+) -> None:
+    read(source, columns=("id",))
+    other = connected(postgres_server, database, line.port)
+    other.secret = lambda name: Secret(name, b"changed since")
+    with pytest.raises(SourceError, match="cannot connect"):
+        read(other, columns=("id",))
 
 
 def test_closing_does_not_wait_for_a_silent_server(postgres_server: PostgresServer, database: str, line: Line) -> None:
