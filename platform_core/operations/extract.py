@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -16,13 +16,19 @@ from platform_core.lake.column_names import source_names
 from platform_core.lake.columns import lake_schema
 from platform_core.lake.prefetch import prefetched
 from platform_core.operations.platform import Platform
+from platform_core.operations.secret_use import SecretUse
 from platform_core.operations.stopwatch import Stopwatch
 from platform_core.plugins.interfaces import Cursor, ReadRequest, Source
 from platform_core.plugins.registry import plugin
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.ingestion import IngestionSpec, LoadMode
 
+T = TypeVar("T")
+
 _PROGRESS_SECONDS = 10
+_REPLACED_AT_MOST = 3
+"""How many replacements of a secret one read lives through."""
+
 BEFORE_THREAD = 2
 """Batches that are read before a thread reads ahead: a small table has one, and none after it."""
 
@@ -36,6 +42,7 @@ class Extract:
     """A source, opened for one load.
 
     Args:
+        secrets: what the source was given.
         rows: rows read so far.
     """
 
@@ -43,6 +50,7 @@ class Extract:
     connection: ConnectionSpec
     platform: Platform
     source: Source
+    secrets: SecretUse
     rows: int = field(default=0, init=False)
 
     def read(
@@ -70,9 +78,13 @@ class Extract:
             SchemaError: a declared column is not there.
         """
         self.rows = 0
-        with self._reading():
-            request = replace(self._request(columns), mode=mode, since=since, until=until, state=state)
+
+        def read() -> pa.RecordBatchReader:
+            request = replace(self._request(columns, mode=mode, state=state), since=since, until=until)
             return self.source.read(request if batch_rows is None else replace(request, batch_rows=batch_rows))
+
+        with self._reading():
+            return self._let_in(read)
 
     def schema(self) -> pa.Schema:
         """The columns that :meth:`read` would give.
@@ -82,7 +94,7 @@ class Extract:
             SchemaError: a declared column is not there.
         """
         with self._reading():
-            return self.source.schema(self._request(None))
+            return self._let_in(lambda: self.source.schema(self._request(None)))
 
     def cursor_type(self) -> pa.DataType:
         """The type of the cursor in the lake.
@@ -137,31 +149,47 @@ class Extract:
         with self._reading():
             return self.source.notes()
 
-    def _request(self, columns: tuple[str, ...] | None) -> ReadRequest:
+    def _let_in(self, ask: Callable[[], T]) -> T:
+        """Ask the source; once more where it failed and a secret that it was given has been replaced since."""
+        for _ in range(_REPLACED_AT_MOST):
+            try:
+                return ask()
+            except Exception as error:
+                if isinstance(error, PlatformError) and not isinstance(error, SourceError):
+                    raise
+                if not self.secrets.renewed(error):
+                    raise
+            self.platform.log.info("%s: reading with a secret of %s that was replaced", self.spec.ref, self.spec.source)
+            # What a source remembers of the old one, such as a token, goes with it.
+            self.source.close()
+            self.source = _source(self.connection, self.secrets)
+        return ask()
+
+    def _request(
+        self, columns: tuple[str, ...] | None, *, mode: LoadMode | None = None, state: bytes | None = None
+    ) -> ReadRequest:
         spec = self.spec
         wanted = columns or spec.select
         split_by = split_column(spec)
-        names = self._names(tuple(name for name in (*wanted, spec.cursor, split_by) if name is not None))
-        return ReadRequest(
-            object=spec.object,
-            query=spec.query,
+        # What a source has to read may depend on what it gave before: a folder may be empty of new files.
+        bare = ReadRequest(object=spec.object, query=spec.query, options=self._options(), mode=mode, state=state)
+        names = self._names(tuple(name for name in (*wanted, spec.cursor, split_by) if name is not None), bare)
+        return replace(
+            bare,
             filter=spec.filter,
             columns=tuple(names[name] for name in wanted) or None,
             cursor=None if spec.cursor is None else names[spec.cursor],
             parallel=spec.parallel,
             split_by=None if split_by is None else names[split_by],
-            options=self._options(),
         )
 
-    def _names(self, declared: tuple[str, ...]) -> dict[str, str]:
+    def _names(self, declared: tuple[str, ...], bare: ReadRequest) -> dict[str, str]:
         """The source's names of declared columns."""
         if not declared:
             return {}
         known = _known_names.setdefault(self._object, {})
         if unknown := [name for name in declared if name not in known]:
-            given = self.source.schema(
-                ReadRequest(object=self.spec.object, query=self.spec.query, options=self._options())
-            )
+            given = self.source.schema(bare)
             of = f"{self.spec.ref}: {self.spec.object}"
             known |= source_names(unknown, given.names, of=of, place=self.spec.place)
         return known
@@ -197,14 +225,20 @@ def opened(spec: IngestionSpec, *, connection: ConnectionSpec, platform: Platfor
         SecretError: a secret of the source is missing.
         SourceError: the source cannot be opened or closed.
     """
+    secrets = SecretUse(platform)
     with cleaned(spec, connection):
-        kind = plugin("source", connection.type)
-        source: Source = kind(kind.Options(**connection.options), secret=platform.secrets.get)
+        extract = Extract(spec, connection, platform, _source(connection, secrets), secrets)
     try:
-        yield Extract(spec, connection, platform, source)
+        yield extract
     finally:
         with cleaned(spec, connection):
-            source.close()
+            extract.source.close()
+
+
+def _source(connection: ConnectionSpec, secrets: SecretUse) -> Source:
+    kind = plugin("source", connection.type)
+    source: Source = kind(kind.Options(**connection.options), secret=secrets)
+    return source
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 from platform_core.errors import DeletesStopped, LoadError
 from platform_core.faults import InjectedFault, armed
 from platform_core.lake import batch_sink
+from platform_core.operations import extract
 from platform_core.operations.reload import Reload
 from platform_core.operations.replay import approve
 
@@ -43,6 +44,22 @@ def test_what_was_read_before_is_left_out(ledger: Any, source: Any, spec: dict[s
     assert (result.rows_read, result.inserted) == (6, 6)
     assert states(ledger) == {2: b"10"}
     assert source.requests[-1].state == b"4"
+
+
+def test_columns_are_asked_for_with_what_the_source_remembers(
+    ledger: Any, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    schema = source.schema
+    monkeypatch.setattr(source, "schema", lambda self, request: asked.append(request) or schema(self, request))
+    ledger.spec = UPSERT | {"select": ("id", "name")}
+    ledger.load(ROWS)
+    extract._known_names.clear()
+    ledger.load(ROWS)
+    assert [(str(request.mode), request.state) for request in asked[:: len(asked) - 1]] == [
+        ("incremental", None),
+        ("incremental", b"10"),
+    ]
 
 
 def test_nothing_new_means_no_commit_and_no_new_state(ledger: Any) -> None:
