@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,17 +13,11 @@ from platform_core.control.environment import load_environment
 from platform_core.control.workspace import check_workspace
 from platform_core.errors import PluginError, SecretError, SecretMissing
 from platform_core.masks.keys import require_strong
-from platform_core.operations.platform import open_lake
+from platform_core.operations.platform import open_lake, open_secrets
 from platform_core.operations.tokens import Tokens, key_ids, tokens_of
 from platform_core.plugins.interfaces import Secret, SecretStore
 from platform_core.plugins.registry import plugin
-from platform_core.secrets.files import (
-    MASKING_KEY,
-    PREVIOUS_MASKING_KEY,
-    FileSecrets,
-    retire_masking_key,
-    rotate_masking_key,
-)
+from platform_core.secrets.masking_keys import MASKING_KEY, PREVIOUS_MASKING_KEY, MaskingKeyKeeper
 from platform_core.settings import read_settings
 from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.ingestion import IngestionSpec
@@ -79,8 +72,8 @@ def rotate(workstream: str, environment: str | None) -> None:
     """Put a new masking key in the place of a workstream's; the old one is kept as the previous key.
 
     From then on loads make tokens of the new key: reload every table that the command names, for until then
-    their tokens do not join with new ones. Works where secrets are files; elsewhere the owner of the store
-    copies masking_key to masking_key_previous and puts 32 random bytes, in hex, in its place.
+    their tokens do not join with new ones. Works where secrets are in a vault or in files; elsewhere the owner of
+    the store copies masking_key to masking_key_previous and puts 32 random bytes, in hex, in its place.
 
     \b
     Example:
@@ -88,7 +81,7 @@ def rotate(workstream: str, environment: str | None) -> None:
     """
     project = _open(environment)
     project.chosen((workstream,))
-    rotate_masking_key(project.folder(), workstream)
+    project.keeper().rotate_masking_key(workstream)
     current, previous = project.ids(workstream, MASKING_KEY), project.ids(workstream, PREVIOUS_MASKING_KEY)
     click.echo(f"{workstream}: the masking key is {', '.join(current)} now, and was {', '.join(previous)}")
     tables = list(project.hashed(workstream))
@@ -113,7 +106,7 @@ def retire(workstream: str, environment: str | None) -> None:
     """
     project = _open(environment)
     project.chosen((workstream,))
-    folder = project.folder()
+    keeper = project.keeper()
     try:
         ids = project.ids(workstream, PREVIOUS_MASKING_KEY)
     except SecretMissing:
@@ -127,7 +120,7 @@ def retire(workstream: str, environment: str | None) -> None:
             f"the previous masking key of '{workstream}' is in use: reload these tables first\n"
             "  see docs/how-to/rotate-a-masking-key.md"
         )
-    retire_masking_key(folder, workstream)
+    keeper.retire_masking_key(workstream)
     click.echo(f"{workstream}: the masking key {', '.join(ids)} is destroyed")
     if gone := sum(found.gone for found in old):
         click.echo(f"  {gone} tokens of it stay in rows that the source no longer has")
@@ -148,14 +141,14 @@ class _Project:
             raise click.UsageError(f"unknown workstream '{unknown[0]}'; known: {', '.join(known)}")
         return sorted(workstreams) or known
 
-    def folder(self) -> Path:
-        """The folder of the secrets; PluginError where they are no files."""
-        if not isinstance(self.store, FileSecrets):
+    def keeper(self) -> MaskingKeyKeeper:
+        """The store, where the platform makes keys in it; PluginError where it does not."""
+        if not isinstance(self.store, MaskingKeyKeeper):
             raise PluginError(
                 f"secret store '{self.environment.secrets.type}' is filled by its owner, never by the platform\n"
                 f"  copy {MASKING_KEY} to {PREVIOUS_MASKING_KEY} there, and put a new random key in its place"
             )
-        return Path(self.store.options.path)
+        return self.store
 
     def ids(self, workstream: str, name: str) -> tuple[str, ...]:
         """The ids of a key; SecretError where it is missing or none."""
@@ -203,8 +196,7 @@ def _open(environment: str | None) -> _Project:
     settings = read_settings(environment=environment)
     manifests = list(check_workspace(settings))
     spec = load_environment(settings)
-    kind = plugin("secret store", spec.secrets.type)
-    return _Project(spec, manifests, kind(kind.Options(**spec.secrets.options)))
+    return _Project(spec, manifests, open_secrets(spec.secrets))
 
 
 def _lines(entry: dict[str, Any]) -> Iterator[str]:

@@ -20,8 +20,8 @@ from platform_core.control.workspace import read_workspace
 from platform_core.errors import ConfigError, Issue, Place, StorageError
 from platform_core.lake.paths import Lake
 from platform_core.operations.dbt_project import open_project, parse
-from platform_core.plugins.registry import plugin
-from platform_core.secrets.files import FileSecrets, create_masking_key
+from platform_core.operations.platform import open_secrets
+from platform_core.secrets.masking_keys import MaskingKeyKeeper
 from platform_core.settings import Settings, environment_value, publish, read_settings
 from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.manifest import Manifest
@@ -70,6 +70,7 @@ def set_up(settings: Settings, *, say: Say) -> None:
     with _alone(settings):
         _prepare_instance(settings, say)
         environment = load_environment(settings)
+        _prepare_secrets(environment, say)
         _prepare_control_database(environment, settings, say)
 
         def prepare(manifest: Manifest) -> None:
@@ -102,10 +103,16 @@ def rebuild_manifests(settings: Settings, *, say: Say) -> bool:
         return _each_location(settings, lambda manifest: _prepare_dbt(manifest, environment, settings, say, anew=True))
 
 
+def _prepare_secrets(environment: EnvironmentSpec, say: Say) -> None:
+    """Make what a store of this installation needs itself, such as the file and the key of the vault."""
+    store = open_secrets(environment.secrets)
+    for line in store.prepare() if isinstance(store, MaskingKeyKeeper) else ():
+        say(line)
+
+
 def _prepare_control_database(environment: EnvironmentSpec, settings: Settings, say: Say) -> None:
     """Create or migrate the control database, so that no load is the first to do it."""
-    kind = plugin("secret store", environment.secrets.type)
-    secrets = kind(kind.Options(**environment.secrets.options))
+    secrets = open_secrets(environment.secrets)
     applied = migrate(environment.control, state=settings.state, secrets=secrets)
     if applied:
         say(f"brought the control database up to date ({len(applied)} migrations)")
@@ -208,14 +215,13 @@ def _each_location(settings: Settings, work: Callable[[Manifest], None]) -> bool
 
 
 def _prepare_keys(manifest: Manifest, environment: EnvironmentSpec, say: Say) -> None:
-    """Make the masking keys that are missing, where secrets are files; other stores are filled by their owners."""
-    store = plugin("secret store", environment.secrets.type)
-    if not issubclass(store, FileSecrets):
+    """Make the masking keys that are missing, in a store of this installation; others are filled by their owners."""
+    store = open_secrets(environment.secrets)
+    if not isinstance(store, MaskingKeyKeeper):
         return
-    folder = Path(store.Options(**environment.secrets.options).path)
     for workstream in manifest.location.workstreams:
-        if create_masking_key(folder, workstream.name):
-            say(f"made the masking key of {workstream.name} in {folder}")
+        if store.create_masking_key(workstream.name):
+            say(f"made the masking key of {workstream.name} in {store.place()}")
 
 
 def _prepare_dbt(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import os
-import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -14,17 +14,11 @@ from pathlib import Path
 from pydantic import Field
 
 from platform_core.errors import SecretError, SecretMissing
-from platform_core.plugins.interfaces import Secret, SecretStore
+from platform_core.plugins.interfaces import Secret, SecretEntry, SecretStore
+from platform_core.secrets.masking_keys import MASKING_KEY, PREVIOUS_MASKING_KEY, MaskingKeyKeeper, new_masking_key
+from platform_core.secrets.names import check_name, check_value, is_secret_name
 from platform_core.specs.base import Model
 
-MASKING_KEY = "masking_key"
-"""Name of a workstream's masking key: ``<workstream>/masking_key``."""
-
-PREVIOUS_MASKING_KEY = "masking_key_previous"
-"""Name of the key before it, kept while tables may still hold tokens of it."""
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_KEY_BYTES = 32
 _OTHERS = 0o077
 _LARGEST = 1 << 20
 
@@ -35,22 +29,94 @@ class FileOptions(Model):
     path: str = Field(description="Folder with one file for each secret: <workstream>/<name>.")
 
 
-class FileSecrets(SecretStore):
-    """Reads ``<workstream>/<name>`` from the file of that path; a last line break is not part of the value."""
+class FileSecrets(SecretStore, MaskingKeyKeeper):
+    """Reads ``<workstream>/<name>`` from the file of that path; a last line break is not part of the value.
+
+    Values lie in clear: whoever reads the folder or a backup of it has them. The store ``vault`` encrypts them.
+    """
 
     Options = FileOptions
     options: FileOptions
+    writable = True
+    listable = True
 
     def get(self, name: str) -> Secret:
-        if not _NAME.fullmatch(name):
-            raise SecretError(
-                f"secret name '{name}' must read <workstream>/<name>, of letters, digits, '_', '-' and '.'"
-            )
-        file = Path(self.options.path) / name
+        check_name(name)
+        file = self._folder / name
         value = _read(file, name).rstrip(b"\r\n")
         if not value:
             raise SecretError(f"secret '{name}' is empty\n  looked at: {file}")
         return Secret(name, value)
+
+    def set(
+        self, name: str, value: bytes, *, owner: str | None = None, expires_at: dt.datetime | None = None
+    ) -> SecretEntry:
+        check_name(name)
+        check_value(name, value)
+        if owner is not None or expires_at is not None:
+            raise SecretError(
+                f"secret '{name}': the store 'files' keeps no owner and no expiry; nothing was changed\n"
+                "  leave them out, or use the store 'vault'; see docs/how-to/secrets.md"
+            )
+        if value.endswith((b"\n", b"\r")):
+            raise SecretError(
+                f"secret '{name}': the value ends with a line break, which the store 'files' does not keep; "
+                "nothing was changed"
+            )
+        file = self._folder / name
+        try:
+            _make_folders(self._folder, file.parent)
+            with _alone(file.parent), _new_file(file, value) as written:
+                written.rename(file)
+                _flush(file.parent)
+        except OSError as error:
+            raise SecretError(f"secret '{name}' cannot be written: {error.strerror}\n  looked at: {file}") from None
+        return SecretEntry(name=name, created_at=_changed_at(file))
+
+    def remove(self, name: str) -> bool:
+        check_name(name)
+        file = self._folder / name
+        try:
+            if not file.parent.is_dir():
+                return False
+            with _alone(file.parent):
+                if not file.exists():
+                    return False
+                file.unlink()
+                _flush(file.parent)
+        except OSError as error:
+            raise SecretError(f"secret '{name}' cannot be removed: {error.strerror}\n  looked at: {file}") from None
+        return True
+
+    def entries(self) -> list[SecretEntry]:
+        try:
+            names = sorted(
+                name
+                for file in self._folder.glob("*/*")
+                if file.is_file() and is_secret_name(name := f"{file.parent.name}/{file.name}")
+            )
+            return [SecretEntry(name=name, created_at=_changed_at(self._folder / name)) for name in names]
+        except OSError as error:
+            raise SecretError(f"the folder of secrets cannot be read: {error.strerror}: {self._folder}") from None
+
+    def prepare(self) -> tuple[str, ...]:
+        return ()
+
+    def create_masking_key(self, workstream: str) -> bool:
+        return create_masking_key(self._folder, workstream)
+
+    def rotate_masking_key(self, workstream: str) -> None:
+        rotate_masking_key(self._folder, workstream)
+
+    def retire_masking_key(self, workstream: str) -> bool:
+        return retire_masking_key(self._folder, workstream)
+
+    def place(self) -> str:
+        return self.options.path
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.options.path)
 
 
 def create_masking_key(folder: Path, workstream: str) -> bool:
@@ -67,9 +133,8 @@ def create_masking_key(folder: Path, workstream: str) -> bool:
     """
     file = folder / workstream / MASKING_KEY
     try:
-        for missing in (folder, file.parent):
-            missing.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _new_key(file) as written:
+        _make_folders(folder, file.parent)
+        with _new_file(file, new_masking_key()) as written:
             return _linked(file, written)
     except OSError as error:
         raise SecretError(f"the masking key of '{workstream}' cannot be made in {folder}: {error.strerror}") from None
@@ -101,7 +166,7 @@ def rotate_masking_key(folder: Path, workstream: str) -> None:
                 )
             if not previous.exists():
                 previous.hardlink_to(file)
-            with _new_key(file) as written:
+            with _new_file(file, new_masking_key()) as written:
                 written.rename(file)
             _flush(file.parent)
     except OSError as error:
@@ -137,6 +202,15 @@ def retire_masking_key(folder: Path, workstream: str) -> bool:
     return True
 
 
+def _make_folders(*folders: Path) -> None:
+    for missing in folders:
+        missing.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _changed_at(file: Path) -> dt.datetime:
+    return dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC)
+
+
 def _linked(file: Path, to: Path) -> bool:
     """Give a file a second name, unless that is taken: a link, unlike a rename, never replaces what is there."""
     try:
@@ -147,13 +221,13 @@ def _linked(file: Path, to: Path) -> bool:
 
 
 @contextmanager
-def _new_key(beside: Path) -> Iterator[Path]:
-    """A new file with a random key, of mode 0600, that is gone after the block unless it was moved."""
-    written = beside.with_name(f".{MASKING_KEY}.{secrets.token_hex(8)}")
+def _new_file(beside: Path, value: bytes) -> Iterator[Path]:
+    """A new file with a value, of mode 0600, that is gone after the block unless it was moved."""
+    written = beside.with_name(f".{beside.name}.{secrets.token_hex(8)}")
     descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_hex(_KEY_BYTES).encode() + b"\n")
+            stream.write(value + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
         yield written

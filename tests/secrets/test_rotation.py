@@ -11,13 +11,12 @@ import pytest
 
 from platform_core.errors import SecretError, SecretMissing
 from platform_core.secrets.files import (
-    MASKING_KEY,
-    PREVIOUS_MASKING_KEY,
     FileSecrets,
     create_masking_key,
     retire_masking_key,
     rotate_masking_key,
 )
+from platform_core.secrets.masking_keys import MASKING_KEY, PREVIOUS_MASKING_KEY
 
 
 def key(folder: Path, name: str = MASKING_KEY) -> bytes:
