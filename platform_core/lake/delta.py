@@ -37,6 +37,9 @@ _MARK = "write"
 """Metadata of a commit, by which its writer knows it again."""
 
 _FENCE_ATTEMPTS = 10
+_COMMITS_A_CHECKPOINT = 10
+"""On an object store, where an open reads every commit since the last checkpoint, a round trip each; as Spark does."""
+_BREAKS_A_PROMISE = ("failed validation check", "declared as non-nullable but contains null")
 _FEATURES_BEYOND_FILES = {"deletionVectors", "columnMapping"}
 
 
@@ -230,6 +233,8 @@ def write(
     if existing is not None and batch is not None and held >= batch:
         return Written(version=existing.version(), rows=0, bytes=0, committed=False)
     stream = _Conformed(data, of=str(table), existing=None if existing is None else table_schema(existing))
+    if existing is not None and mode is WriteMode.OVERWRITE:
+        stream.schema = _with_promises(stream.schema, existing)
     if existing is not None and mode is not WriteMode.OVERWRITE:
         refuse_drift(of=str(table), expected=table_schema(existing), given=stream.schema)
     before = set() if existing is None else set(file_sizes(existing))
@@ -261,6 +266,24 @@ def write(
         raise StorageError(f"{table}: {uri} vanished while it was written")
     added = sum(size for path, size in file_sizes(written).items() if path not in before)
     return Written(version=written.version(), rows=stream.rows, bytes=added)
+
+
+def _with_promises(schema: pa.Schema, table: DeltaTable) -> pa.Schema:
+    """Columns that a table has already, in their type, keep the comment and the NOT NULL that a migration gave them."""
+    held = {field.name: field for field in pa.schema(table.schema().to_arrow())}
+    types = table_schema(table)
+    kept = [
+        field.with_nullable(held[field.name].nullable).with_metadata(held[field.name].metadata)
+        if field.name in held and types.field(field.name).type == field.type
+        else field
+        for field in schema
+    ]
+    return pa.schema(kept)
+
+
+def first_configuration(uri: str) -> dict[str, str]:
+    """Properties that a table is made with: delta-rs's own defaults, save for checkpoints on an object store."""
+    return {} if local_path(uri) is not None else {"delta.checkpointInterval": str(_COMMITS_A_CHECKPOINT)}
 
 
 def commit_properties(batch: int, metadata: Mapping[str, str]) -> CommitProperties:
@@ -342,7 +365,14 @@ def _replace_or_add(
     from deltalake import write_deltalake
 
     if existing is None:
-        write_deltalake(uri, data, mode="error", storage_options=dict(storage_options), commit_properties=properties)
+        write_deltalake(
+            uri,
+            data,
+            mode="error",
+            configuration=first_configuration(uri),
+            storage_options=dict(storage_options),
+            commit_properties=properties,
+        )
     elif mode is WriteMode.OVERWRITE:
         write_deltalake(existing, data, mode="overwrite", schema_mode="overwrite", commit_properties=properties)
     else:
@@ -415,6 +445,12 @@ def _refusal(error: BaseException, *, table: TableRef, uri: str) -> PlatformErro
 
     if isinstance(error, CommitFailedError):
         return LoadError(f"{table}: another writer committed first; nothing was written\n  run it again")
+    if type(error).__name__ == "DeltaError" and any(words in str(error) for words in _BREAKS_A_PROMISE):
+        # The text goes on with the rows.
+        return LoadError(
+            f"{table}: rows break a CHECK constraint or NOT NULL of the table; nothing was written\n"
+            "  see the migrations of the table in ddl/, and mend the rows or the promise"
+        )
     return StorageError(f"{table}: writing to {uri} failed; nothing was committed\n  {redacted(error)}")
 
 
