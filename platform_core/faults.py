@@ -37,6 +37,17 @@ class FaultPoint(StrEnum):
     LANDING_CLEANUP = "landing-cleanup"
 
 
+class DdlPoint(StrEnum):
+    """Every moment of a migration at which something may end it."""
+
+    BEGUN = "ddl-begun"
+    BEFORE_STATEMENT = "ddl-before-statement"
+    AFTER_STATEMENT = "ddl-after-statement"
+    BEFORE_END = "ddl-before-end"
+    SERVING_BEFORE_COMMIT = "ddl-serving-before-commit"
+    SERVING_AFTER_COMMIT = "ddl-serving-after-commit"
+
+
 class Action(StrEnum):
     """What happens at an armed point."""
 
@@ -54,7 +65,7 @@ class InjectedFault(Exception):  # noqa: N818 - it stands for any error of any l
 
 @dataclass
 class _Armed:
-    point: FaultPoint
+    point: FaultPoint | DdlPoint
     action: Action
     nth: int
     seconds: float
@@ -66,7 +77,7 @@ _armed: _Armed | None = None
 _reached: Counter[FaultPoint] | None = None
 
 
-def reach(point: FaultPoint) -> None:
+def reach(point: FaultPoint | DdlPoint) -> None:
     """Say that this moment has come; costs nothing unless a test armed something."""
     if _armed is None and _reached is None:
         return
@@ -98,7 +109,7 @@ def arm(fault: str) -> None:
         raise ValueError(f"fault '{fault}': expected <point>:<action>[:<nth>[:<seconds>]]")
     nth = int(rest[0]) if rest else 1
     seconds = float(rest[1]) if len(rest) > 1 else 3600.0
-    _armed = _Armed(FaultPoint(point), Action(action), nth, seconds)
+    _armed = _Armed(_point(point), Action(action), nth, seconds)
 
 
 def disarm() -> None:
@@ -125,11 +136,15 @@ def recorded() -> Iterator[Set[FaultPoint]]:
         yield reached.keys()
 
 
-def _act(point: FaultPoint) -> None:
+def _point(name: str) -> FaultPoint | DdlPoint:
+    return DdlPoint(name) if name in {*DdlPoint} else FaultPoint(name)
+
+
+def _act(point: FaultPoint | DdlPoint) -> None:
     fault = _armed
     # Loads of several tables run in threads of one process.
     with _lock:
-        if _reached is not None:
+        if _reached is not None and isinstance(point, FaultPoint):
             _reached[point] += 1
         if fault is None or fault.point is not point:
             return

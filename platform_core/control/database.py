@@ -272,7 +272,8 @@ def open_database(control: ControlSpec, *, state: Path, secrets: SecretStore) ->
         return Database(url, password=None)
     if url.file is not None:
         raise ControlError("control database: SQLite takes no password\n  remove control.password of the environment")
-    return Database(url, password=lambda: secrets.get(reference.secret).reveal().decode())
+    # Connections are few, and a remembered password may be an old one.
+    return Database(url, password=lambda: secrets.fresh(reference.secret).reveal().decode())
 
 
 _SERVER_CLOCK = sa.select(sa.func.clock_timestamp())

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from platform_core.control.parsed_files import LateLines, current_memory
 from platform_core.control.report import Report, excerpt
 from platform_core.errors import Place
 
@@ -68,7 +69,7 @@ class Document:
     file: Path
     value: dict[str, Any]
     templated: bool = False
-    lines: dict[tuple[int, PathPart], int] = field(default_factory=dict, repr=False)
+    lines: Mapping[tuple[int, PathPart], int] = field(default_factory=dict, repr=False)
 
     def line(self, path: Sequence[PathPart] = ()) -> int:
         """Line of a key or list item, counted from 1; of the deepest part of the path that the file has."""
@@ -86,6 +87,8 @@ class Document:
 
     def item_lines(self, items: list[Any]) -> list[int]:
         """Line of each item of a list of this document."""
+        if isinstance(self.lines, LateLines):
+            return self.lines.items_of(items)
         identity = id(items)
         return [self.lines[identity, index] for index in range(len(items))]
 
@@ -104,6 +107,9 @@ def read_document(file: Path, report: Report, *, example: str = "key: value") ->
     text = _read_text(file, report)
     if text is None:
         return None
+    memory = current_memory()
+    if memory is not None and (known := memory.find(text)) is not None:
+        return Document(file, known[0], "${" in text, known[1])
     reader = _Reader(file, report)
     if not reader.read(text):
         return None
@@ -115,6 +121,8 @@ def read_document(file: Path, report: Report, *, example: str = "key: value") ->
     if not isinstance(reader.root, dict):
         report.add(file, 1, f"expected a mapping, got {kind_of(reader.root)}", f"it should begin like: {example}")
         return None
+    if memory is not None and not reader.refused:
+        memory.keep(text, reader.root, reader.lines)
     return Document(file, reader.root, "${" in text, reader.lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from platform_core.control.documents import PathPart
 from platform_core.control.reading import Entry, Reading
 from platform_core.control.report import Report, excerpt
+from platform_core.control.secret_names import secret_names
 from platform_core.control.shapes import Kind
 from platform_core.control.wording import Complaint, judge
 from platform_core.errors import PluginError
 from platform_core.plugins.registry import plugin, plugin_names, suggestions
-from platform_core.specs.base import Plain, SecretRef
+from platform_core.specs.base import Plain
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.ingestion import IngestionSpec
 from platform_core.specs.refresh import RefreshSpec
@@ -44,7 +45,7 @@ def check_plugin_options(reading: Reading, report: Report) -> None:
 def check_options(model: type[BaseModel], options: Plain, report: Report) -> tuple[list[Complaint], list[str]]:
     """What a plug-in's model finds wrong with its options, and the names of the secrets that they refer to."""
     made, faults = judge(model, options, report=report)
-    return faults, [reference.secret for reference in _secrets(made)]
+    return faults, list(secret_names(made))
 
 
 class _Checker:
@@ -136,17 +137,3 @@ class _Checker:
                 message, *hints = str(error).splitlines()
                 entry.complain(self.report, path, message, *(hint.strip() for hint in hints))
         return self._classes[kind, name]
-
-
-def _secrets(value: object) -> Iterator[SecretRef]:
-    waiting = [value]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, SecretRef):
-            yield found
-        elif isinstance(found, BaseModel):
-            waiting.extend(getattr(found, name) for name in type(found).model_fields)
-        elif isinstance(found, dict):
-            waiting.extend(found.values())
-        elif isinstance(found, (list, tuple, set, frozenset)):
-            waiting.extend(found)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from platform_core.control.dbt_projects import DbtModels
+from platform_core.control.ddl_declared import Declared, declared_by_migrations
 from platform_core.control.documents import PathPart
 from platform_core.control.graph import cycles
 from platform_core.control.reading import Entry, Reading
@@ -51,6 +52,7 @@ class Tables:
     made: dict[TableRef, Entry[Any]] = field(default_factory=dict)
     foreign: list[_Reference] = field(default_factory=list)
     written: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    migrated: Declared = field(default_factory=Declared)
 
     @property
     def workstreams(self) -> dict[str, Entry[Any]]:
@@ -66,7 +68,7 @@ class Tables:
 
     def edges(self) -> dict[TableRef, tuple[TableRef, ...]]:
         """For each table made by a step or dbt model, the tables that it reads."""
-        edges = {entry.spec.ref: entry.spec.inputs for entry in self.reading.steps}
+        edges = {entry.spec.ref: self.migrated.below(entry.spec.inputs) for entry in self.reading.steps}
         for project in self.dbt:
             edges |= project.inputs
         return edges
@@ -87,14 +89,14 @@ def check_references(reading: Reading, dbt: Sequence[DbtModels], report: Report)
     References to workstreams of other locations are left to :func:`check_between`.
     """
     _check_duplicates(reading, report)
-    tables = Tables(reading, dbt)
+    own = {entry.spec.name for entry in reading.workstreams}
+    tables = Tables(reading, dbt, migrated=declared_by_migrations(reading.root, sorted(own)))
     _fill_made(tables, report)
     _check_connections(reading, report)
-    own = {entry.spec.name for entry in reading.workstreams}
     for reference in _references(reading, dbt):
         if reference.ref.workstream not in own:
             tables.foreign.append(reference)
-        elif not tables.has(reference.ref):
+        elif not tables.has(reference.ref) and not tables.migrated.has(reference.ref):
             _unknown_table(reference, tables, report)
     readers: list[Entry[ProcessingSpec] | Entry[RefreshSpec]] = [*reading.steps, *reading.refreshes]
     for reader in readers:
@@ -266,6 +268,12 @@ def _unknown_table(reference: _Reference, tables: Tables, report: Report) -> Non
     if private is not None:
         hint = f"only models below models/{private.entry.spec.publish} are; move it there, or read another table"
         reference.complain(report, f"'{written}' is a dbt model that is not published", hint)
+        return
+    if tables.migrated.has(ref):
+        hint = "read the tables below it, or let its owners build a table"
+        reference.complain(
+            report, f"'{written}' is made by a migration of another location, which nothing builds", hint
+        )
         return
     known = tables.names(ref.workstream, own)
     prefix = written.rpartition(".")[0] + "."

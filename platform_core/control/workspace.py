@@ -55,12 +55,16 @@ class WorkspaceCheck:
         report: every fault found.
         files: number of control files that were looked at.
         unchecked: locations whose control files are not on this machine.
+        asked: what was read of the locations that were asked for; whole only where the report stayed empty.
+        read: what was read of all locations, the others included.
     """
 
     manifests: list[Manifest] = field(default_factory=list)
     report: Report
     files: int
     unchecked: tuple[str, ...] = ()
+    asked: tuple[Tables, ...] = ()
+    read: tuple[Tables, ...] = ()
 
 
 def read_workspace(settings: Settings) -> list[Location]:
@@ -113,6 +117,8 @@ def examine(settings: Settings, *, only: Sequence[str] = ()) -> WorkspaceCheck:
         report=report,
         files=sum(tables.reading.files for tables in asked),
         unchecked=tuple(location.name for location in chosen if location.served and location.control is None),
+        asked=tuple(asked),
+        read=tuple(tables for _, tables in read),
     )
 
 

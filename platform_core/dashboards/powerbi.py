@@ -34,6 +34,7 @@ _MOST_UNSEEN = 5
 
 _CLOCK_TOLERANCE = dt.timedelta(seconds=5)
 _FIRST_LOOK = 1.0
+_PROBE = dt.timedelta(seconds=30)
 _REQUEST_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 
 
@@ -96,6 +97,20 @@ class PowerBIDashboard(Dashboard):
                 raise RefreshError(f"{request.name}: {error}") from None
         page = f"https://app.powerbi.com/groups/{options.workspace}/datasets/{options.dataset}/details"
         return RefreshResult(url=options.url or page, figures=attempt.figures(refresh))
+
+    def probe(self) -> bool:
+        """Ask for the dataset's history, which needs a token and access to the workspace."""
+        if self.connection is None:
+            raise RefreshError("a powerbi dashboard needs 'connection', of type powerbi")
+        waiting = Waiting(self._clock, timeout=_PROBE, cancelled=lambda: False)
+        with PowerBIService(
+            self.connection, self.options, secret=self.secret, waiting=waiting, answer_within=self._answer_within
+        ) as service:
+            try:
+                service.history()
+            except OutOfTimeError:
+                raise RefreshError(f"no answer within {_PROBE}; is the service reached from here?") from None
+        return True
 
 
 class _Attempt:

@@ -15,16 +15,19 @@ table ``mobility.silver.rides``, as of its newest version when dbt first asks fo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dbt.adapters.contracts.relation import RelationConfig
 from dbt.adapters.duckdb.plugins import BasePlugin
 from dbt.adapters.duckdb.utils import SourceConfig
 
+from platform_core.engines.local import LocalEngine, LocalOptions
 from platform_core.errors import StorageError
 from platform_core.lake.delta import DeltaTableReader
 from platform_core.lake.paths import Lake
+from platform_core.lake.views import ViewReader, open_table_or_view
+from platform_core.plugins.interfaces import TableReader
 from platform_core.specs.table import TableRef
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class Plugin(BasePlugin):
         """The rows of one table: an Arrow dataset, of which DuckDB reads only the columns and files that it needs.
 
         Files of a table with deletion vectors also hold rows that are gone, so such a table is read by delta-rs,
-        into memory: dbt may scan a source more than once.
+        into memory: dbt may scan a source more than once. So is a view of the lake.
 
         Raises:
             StorageError: there is no such table, or its name in DuckDB is taken by a table of another workstream.
@@ -108,11 +111,17 @@ class Plugin(BasePlugin):
         """Views: rows stay in the lake, and DuckDB's file holds what the models make of them."""
         return "view"
 
-    def _open(self, ref: TableRef) -> DeltaTableReader | None:
-        return DeltaTableReader.open(self._lake.table(ref), storage_options=self._lake.storage_options)
+    def _open(self, ref: TableRef) -> DeltaTableReader | ViewReader | None:
+        return open_table_or_view(ref, lake=self._lake, select=_select)
 
 
-def _readable(reader: DeltaTableReader) -> Dataset | pa.Table:
+def _select(sql: str, tables: Mapping[TableRef, TableReader]) -> pa.RecordBatchReader:
+    return LocalEngine(LocalOptions()).select(sql, tables=tables, variables={})
+
+
+def _readable(reader: DeltaTableReader | ViewReader) -> Dataset | pa.Table:
+    if isinstance(reader, ViewReader):
+        return reader.read().read_all()
     return reader.handle.to_pyarrow_dataset() if reader.plain_files is not None else reader.read().read_all()
 
 

@@ -21,6 +21,7 @@ from platform_core.lake.delta import DeltaTableReader
 from platform_core.lake.session import Session, shared_session
 from platform_core.lake.spill import spill_folder
 from platform_core.lake.storage import local_path
+from platform_core.lake.views import ViewReader
 from platform_core.plugins.interfaces import BronzeLoad, BronzeOutcome, Engine, TableReader
 from platform_core.specs.base import Model
 from platform_core.specs.sql import DIALECT, SqlError, parameters, referenced_tables
@@ -102,6 +103,7 @@ class LocalEngine(Engine):
         """
         import duckdb
 
+        tables = _with_inputs(tables)
         connection = duckdb.connect(
             ":memory:",
             config={
@@ -167,11 +169,28 @@ def _unknown(kind: str, name: str, known: list[str]) -> str:
     return "\n  ".join(lines)
 
 
+def _with_inputs(tables: Mapping[TableRef, TableReader]) -> dict[TableRef, TableReader]:
+    """The tables, and before each view what it reads."""
+    found: dict[TableRef, TableReader] = {}
+    for ref, reader in tables.items():
+        if isinstance(reader, ViewReader):
+            found |= {read: each for read, each in _with_inputs(reader.inputs).items() if read not in found}
+        found.setdefault(ref, reader)
+    return found
+
+
 def _bind(connection: DuckDBPyConnection, ref: TableRef, reader: TableReader) -> list[str]:
     """Give a table its full name on a connection; returns the files that queries will open."""
     import duckdb
 
     name = exp.table_(ref.name, db=ref.layer, catalog=ref.workstream, quoted=True)
+    if isinstance(reader, ViewReader):
+        try:
+            # The text as it was checked: written anew it might mean something else.
+            connection.execute(f"CREATE VIEW {name.sql(dialect=DIALECT)} AS {reader.view.sql}")
+        except duckdb.Error as error:
+            raise StepError(f"view {ref}: {reading_message(error, reader.view.sql)}") from None
+        return []
     files = _local_files(reader)
     try:
         if files:

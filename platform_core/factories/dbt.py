@@ -13,6 +13,7 @@ import dagster as dg
 from platform_core.errors import Place, StepError
 from platform_core.factories import translation
 from platform_core.factories.automation import PROCESSING
+from platform_core.factories.inputs import built_inputs
 from platform_core.factories.resource import PLATFORM, PlatformResource
 from platform_core.operations.dbt import DbtResult, ModelResult, NodeResult, build
 from platform_core.operations.dbt_manifest import DbtManifest, Model, Test, read_manifest
@@ -79,7 +80,7 @@ def _asset(model: Model, spec: DbtSpec, *, manifest: Manifest, folder: Path) -> 
     workstream = manifest.workstream(spec.workstream)
     return dg.AssetSpec(
         _key(model.ref),
-        deps=[_key(ref) for ref in model.upstream],
+        deps=[_key(ref) for ref in built_inputs(model.upstream, manifest=manifest)],
         group_name=translation.group_name(model.ref.workstream, model.ref.layer),
         description=model.description or None,
         owners=translation.owners(model.owners or spec.owners, workstream),

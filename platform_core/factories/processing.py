@@ -5,6 +5,7 @@ import dagster as dg
 from platform_core.factories import translation
 from platform_core.factories.asset import build_asset
 from platform_core.factories.automation import PROCESSING
+from platform_core.factories.inputs import built_inputs
 from platform_core.factories.success import last_success, success_metadata
 from platform_core.operations.platform import Platform
 from platform_core.operations.process import StepResult, process
@@ -23,7 +24,7 @@ def build_processing_asset(spec: ProcessingSpec, *, manifest: Manifest) -> dg.As
     return build_asset(
         dg.AssetSpec(
             key,
-            deps=[translation.asset_key(ref) for ref in spec.inputs],
+            deps=[translation.asset_key(ref) for ref in built_inputs(spec.inputs, manifest=manifest)],
             group_name=translation.group_name(spec.workstream, spec.layer),
             description=spec.description or None,
             owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),

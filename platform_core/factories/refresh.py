@@ -8,6 +8,7 @@ from platform_core.errors import RefreshError
 from platform_core.factories import translation
 from platform_core.factories.asset import build_asset
 from platform_core.factories.automation import REFRESH
+from platform_core.factories.inputs import built_inputs
 from platform_core.factories.readiness import unfit_tables
 from platform_core.operations.platform import Platform
 from platform_core.operations.refresh import RefreshOutcome, refresh
@@ -20,13 +21,13 @@ def build_refresh_asset(spec: RefreshSpec, *, manifest: Manifest) -> dg.AssetsDe
     connection = manifest.connection(spec.workstream, spec.connection) if spec.connection else None
 
     def dashboard(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
-        _refuse_unfit(context, spec)
+        _refuse_unfit(context, spec, manifest=manifest)
         return refresh_metadata(refresh(spec, connection=connection, root=manifest.root, platform=platform))
 
     return build_asset(
         dg.AssetSpec(
             translation.asset_key(spec.ref),
-            deps=[translation.asset_key(ref) for ref in spec.inputs],
+            deps=[translation.asset_key(ref) for ref in built_inputs(spec.inputs, manifest=manifest)],
             group_name=translation.group_name(spec.workstream, "dashboard"),
             description=spec.description or spec.title or None,
             owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
@@ -53,9 +54,9 @@ def refresh_metadata(outcome: RefreshOutcome) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=metadata)
 
 
-def _refuse_unfit(context: dg.AssetExecutionContext, spec: RefreshSpec) -> None:
+def _refuse_unfit(context: dg.AssetExecutionContext, spec: RefreshSpec, *, manifest: Manifest) -> None:
     graph = context.repository_def.asset_graph
-    shown = {translation.asset_key(ref) for ref in spec.inputs}
+    shown = {translation.asset_key(ref) for ref in built_inputs(spec.inputs, manifest=manifest)}
     behind = {key for ancestor in shown if graph.has(ancestor) for key in graph.get_ancestor_asset_keys(ancestor)}
     executable = [key for key in behind if graph.get(key).is_executable]
     refs = [ref for key in sorted(shown | set(executable)) if (ref := translation.table_ref(key))]

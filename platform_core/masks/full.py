@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from platform_core.plugins.interfaces import Mask
+from platform_core.plugins.interfaces import Disclosure, Mask
 
 MASKED = "***"
 
@@ -14,6 +14,7 @@ class FullMask(Mask):
     """Puts ``***`` in the place of every value, of whatever type, the empty text included."""
 
     keeps_apart = False
+    discloses = Disclosure.NOTHING
 
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         return pa.string()

@@ -17,7 +17,7 @@ from platform_core.masks.by_value import by_value
 from platform_core.masks.calling_codes import CALLING_CODES
 from platform_core.masks.canonical import FORM_VERSIONS, Domain, as_text, canonical, takes
 from platform_core.masks.keys import derived, key_id, require_strong
-from platform_core.plugins.interfaces import Mask, Secret
+from platform_core.plugins.interfaces import Disclosure, Mask, Secret
 from platform_core.specs.base import Model
 
 
@@ -76,6 +76,7 @@ class KeyedHashMask(Mask):
 
     Options = KeyedHashOptions
     needs_key = True
+    discloses = Disclosure.EQUALITY
     options: KeyedHashOptions
 
     def __init__(self, options: Any, *, key: Secret | None) -> None:

@@ -57,7 +57,7 @@ def require_strong(key: Secret) -> None:
         raise SecretError(
             f"secret '{key.name}' {why}\n"
             f"  it must have at least {SHORTEST_KEY} bytes from a random source, raw or as 64 hex digits; "
-            "`edp setup` makes one where secrets are files"
+            "`edp setup` makes one where secrets are in a vault or in files"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from platform_core.plugins.interfaces import Mask
+from platform_core.plugins.interfaces import Disclosure, Mask
 
 
 class NullMask(Mask):
@@ -13,6 +13,7 @@ class NullMask(Mask):
     """
 
     keeps_apart = False
+    discloses = Disclosure.NOTHING
     makes_null = True
 
     def output_type(self, type_: pa.DataType) -> pa.DataType:

@@ -54,6 +54,12 @@ class PartialMask(Mask):
     Options = PartialOptions
     options: PartialOptions
 
+    @classmethod
+    def discloses_more(cls, options: PartialOptions, *, than: PartialOptions) -> bool:
+        shows_fewer = options.keep_first <= than.keep_first and options.keep_last <= than.keep_last
+        # The part before the @ and the whole value cannot be compared.
+        return not shows_fewer or options.email != than.email
+
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         if is_text(type_) or (pa.types.is_integer(type_) and not self.options.email):
             return pa.string()

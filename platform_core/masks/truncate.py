@@ -69,6 +69,15 @@ class TruncateMask(Mask):
     Options = TruncateOptions
     options: TruncateOptions
 
+    @classmethod
+    def discloses_more(cls, options: TruncateOptions, *, than: TruncateOptions) -> bool:
+        if options.keep is not None and than.keep is not None:
+            return options.keep > than.keep or (options.keep_short and not than.keep_short)
+        if options.to is not None and than.to is not None:
+            coarsest_first = list(Unit)
+            return coarsest_first.index(options.to) > coarsest_first.index(than.to)
+        return True
+
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         to = self.options.to
         if to is None:

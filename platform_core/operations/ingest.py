@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from platform_core.control.loads import StoppedLoad
-from platform_core.errors import LoadError, Overtaken, SchemaError
+from platform_core.errors import LoadError, Overtaken, SchemaError, SourceError
 from platform_core.lake.delta import file_sizes
 from platform_core.lake.landing import batch_ids, batch_uri, remove_batch
 from platform_core.lake.source_state import read_state
@@ -80,6 +80,7 @@ def ingest(
     """
     check_reload(spec, reload)
     attempt = 1
+    replaced = False
     while True:
         load = _Load(
             spec=spec,
@@ -98,6 +99,12 @@ def ingest(
                 raise
             platform.log.warning("%s: overtaken by another load, beginning anew\n%s", spec.ref, error)
             attempt += 1
+        except SourceError as error:
+            # A source that was let in with the old secret may refuse it on the way.
+            if replaced or not load.secrets_renewed(error):
+                raise
+            platform.log.warning("%s: a secret was replaced meanwhile, beginning anew\n%s", spec.ref, error)
+            replaced = True
 
 
 @dataclass(kw_only=True)
@@ -131,6 +138,10 @@ class _Load:
             with self._leased(str(self.spec.mode)) as (lease, watch):
                 result = self._load(lease, watch, void=None)
         return replace(result, approved=approved, keys=self._compare_keys())
+
+    def secrets_renewed(self, failure: SourceError) -> bool:
+        """Whether a secret that the source was given has been replaced since."""
+        return "_extract" in vars(self) and self._extract.secrets.renewed(failure)
 
     def _load(self, lease: TableLease, watch: Stopwatch, *, void: Pending | None) -> LoadResult:
         """The load itself."""

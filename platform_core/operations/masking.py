@@ -12,7 +12,7 @@ from platform_core.errors import LoadError, PlatformError, SchemaError, redacted
 from platform_core.faults import FaultPoint, reach
 from platform_core.plugins.interfaces import Mask, Secret, SecretStore
 from platform_core.plugins.registry import plugin
-from platform_core.secrets.files import MASKING_KEY
+from platform_core.secrets.masking_keys import MASKING_KEY
 from platform_core.specs.ingestion import IngestionSpec
 from platform_core.specs.table import TableRef
 

@@ -12,7 +12,7 @@ from platform_core.lake.paths import Lake
 from platform_core.plugins.interfaces import Engine, SecretStore
 from platform_core.plugins.registry import plugin
 from platform_core.specs.base import SecretRef
-from platform_core.specs.environment import EnvironmentSpec, LakeSpec
+from platform_core.specs.environment import EnvironmentSpec, LakeSpec, PluginChoice
 
 
 def _never() -> bool:
@@ -59,8 +59,7 @@ def open_platform(environment: EnvironmentSpec, *, state: Path) -> Platform:
         PluginError: a named plug-in is missing.
     """
     engine = plugin("engine", environment.engine.type)
-    kind = plugin("secret store", environment.secrets.type)
-    store: SecretStore = kind(kind.Options(**environment.secrets.options))
+    store = open_secrets(environment.secrets)
     return Platform(
         environment=environment,
         lake=open_lake(environment.lake, secrets=store),
@@ -69,6 +68,17 @@ def open_platform(environment: EnvironmentSpec, *, state: Path) -> Platform:
         loads=open_loads(environment.control, state=state, secrets=store),
         state=state,
     )
+
+
+def open_secrets(choice: PluginChoice) -> SecretStore:
+    """The secret store that an environment names; nothing of it is read yet.
+
+    Raises:
+        PluginError: it is missing.
+    """
+    kind = plugin("secret store", choice.type)
+    store: SecretStore = kind(kind.Options(**choice.options))
+    return store
 
 
 def open_lake(lake: LakeSpec, *, secrets: SecretStore) -> Lake:

@@ -15,7 +15,9 @@ import pyarrow as pa
 
 from platform_core.errors import StepError
 from platform_core.lake.delta import DeltaTableReader, Written, open_table, table_schema, write
+from platform_core.lake.views import ViewReader
 from platform_core.operations.column_lineage import Origin, column_lineage
+from platform_core.operations.inputs import open_input
 from platform_core.operations.platform import Platform
 from platform_core.operations.python_step import call, loaded
 from platform_core.operations.step_context import BATCH_COLUMN, Figure, InputTable, LastSuccess, StepContext
@@ -30,7 +32,7 @@ T = TypeVar("T")
 _MADE_FROM = "made_from"
 _RECENT_COMMITS = 100
 
-Readers = Mapping[TableRef, DeltaTableReader]
+Readers = Mapping[TableRef, DeltaTableReader | ViewReader]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,11 @@ def process(spec: ProcessingSpec, *, root: Path, platform: Platform, last: LastS
     result = StepResult(
         table=spec.ref,
         started_at=started_at,
-        read_batches={str(ref): table.batch for ref, table in inputs.items() if BATCH_COLUMN in table.schema.names},
+        read_batches={
+            str(ref): table.batch
+            for ref, table in inputs.items()
+            if isinstance(table, DeltaTableReader) and BATCH_COLUMN in table.schema.names
+        },
         read_versions={str(ref): table.version for ref, table in inputs.items()},
     )
     if spec.write is WriteMode.APPEND and (given := _given(spec, platform=platform)) is not None:
@@ -147,12 +153,14 @@ def _inputs(spec: ProcessingSpec, sql: str | None) -> tuple[TableRef, ...]:
     return spec.inputs if sql is None else referenced_tables(sql, workstream=spec.workstream)
 
 
-def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> dict[TableRef, DeltaTableReader]:
-    opened: dict[TableRef, DeltaTableReader] = {}
+def _open(
+    refs: tuple[TableRef, ...], *, platform: Platform, where: str
+) -> dict[TableRef, DeltaTableReader | ViewReader]:
+    opened: dict[TableRef, DeltaTableReader | ViewReader] = {}
     for ref in refs:
-        uri = platform.lake.table(ref)
-        reader = DeltaTableReader.open(uri, storage_options=platform.lake.storage_options)
+        reader = open_input(ref, platform=platform)
         if reader is None:
+            uri = platform.lake.table(ref)
             raise StepError(f"{where}: table {ref} does not exist yet\n  looked at: {uri}\n  build {ref} first")
         opened[ref] = reader
     return opened

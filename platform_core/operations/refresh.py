@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from pydantic import ValidationError
 
 from platform_core.errors import PlatformError, RefreshError, redacted
 from platform_core.lake.delta import DeltaTableReader, open_table
+from platform_core.lake.views import ViewReader
+from platform_core.operations.inputs import open_input
 from platform_core.operations.platform import Platform
+from platform_core.operations.secret_use import SecretUse
 from platform_core.plugins.interfaces import Dashboard, RefreshRequest, RefreshResult, TableReader
 from platform_core.plugins.registry import plugin
 from platform_core.specs.base import Model
@@ -69,7 +73,8 @@ def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path,
     clock = time.monotonic()
     started_at = dt.datetime.now(dt.UTC)
     where = f"dashboard {spec.ref}" + (f" ({spec.place})" if spec.place else "")
-    dashboard = _dashboard(spec, connection=connection, root=root, platform=platform, where=where)
+    secrets = SecretUse(platform)
+    dashboard = _dashboard(spec, connection=connection, root=root, secrets=secrets, where=where)
     tables = _open(spec.inputs, platform=platform, where=where)
     as_of = max((made for table in tables.values() if (made := _made_at(table, platform))), default=started_at)
     request = RefreshRequest(
@@ -82,7 +87,14 @@ def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path,
         log=lambda line: platform.log.info("%s: %s", spec.ref, line),
         cancelled=platform.cancelled,
     )
-    result = _refreshed(dashboard, request, where=where)
+    try:
+        result = _refreshed(dashboard, request, where=where)
+    except RefreshError as error:
+        if platform.cancelled() or not secrets.renewed(error):
+            raise
+        platform.log.warning("%s: a secret was replaced meanwhile, beginning anew\n%s", spec.ref, error)
+        dashboard = _dashboard(spec, connection=connection, root=root, secrets=secrets, where=where)
+        result = _refreshed(dashboard, request, where=where)
     return RefreshOutcome(
         dashboard=spec.ref,
         url=result.url,
@@ -94,8 +106,22 @@ def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path,
     )
 
 
+def probe(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, platform: Platform) -> bool:
+    """Ask the service of a dashboard whether it lets us in, changing nothing; False where there is none to ask.
+
+    Raises:
+        RefreshError: it does not, or options do not fit.
+        PluginError: there is no such dashboard plug-in.
+        SecretError: a secret that the plug-in needs is missing.
+    """
+    where = f"dashboard {spec.ref}" + (f" ({spec.place})" if spec.place else "")
+    dashboard = _dashboard(spec, connection=connection, root=root, secrets=SecretUse(platform), where=where)
+    with _told(dashboard, str(spec.ref), where=where):
+        return dashboard.probe()
+
+
 def _dashboard(
-    spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, platform: Platform, where: str
+    spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, secrets: SecretUse, where: str
 ) -> Dashboard:
     loaded: type[Dashboard] = plugin("dashboard", spec.type)
     options = _checked(loaded.Options, spec.options, where=where)
@@ -108,7 +134,7 @@ def _dashboard(
                 f"{where}: connection '{connection.name}' is of type {connection.type}, but {spec.type} is needed"
             )
         reached = _checked(loaded.ConnectionOptions, connection.options, where=f"connection '{connection.name}'")
-    return loaded(options, connection=reached, secret=platform.secrets.get, root=root)
+    return loaded(options, connection=reached, secret=secrets, root=root)
 
 
 def _checked(model: type[Model], options: Mapping[str, Any], *, where: str) -> Model:
@@ -121,14 +147,13 @@ def _checked(model: type[Model], options: Mapping[str, Any], *, where: str) -> M
     raise RefreshError("\n  ".join([f"{where}: options do not fit", *wrong]))
 
 
-def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> dict[TableRef, DeltaTableReader]:
-    opened: dict[TableRef, DeltaTableReader] = {}
+def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> dict[TableRef, TableReader]:
+    opened: dict[TableRef, TableReader] = {}
     missing: list[str] = []
     for ref in refs:
-        uri = platform.lake.table(ref)
-        reader = DeltaTableReader.open(uri, storage_options=platform.lake.storage_options)
+        reader = open_input(ref, platform=platform)
         if reader is None:
-            missing.append(f"table {ref} does not exist yet; looked at {uri}")
+            missing.append(f"table {ref} does not exist yet; looked at {platform.lake.table(ref)}")
         else:
             opened[ref] = reader
     if missing:
@@ -137,8 +162,12 @@ def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> dict
     return opened
 
 
-def _made_at(table: DeltaTableReader, platform: Platform) -> dt.datetime | None:
-    """When the version that is shown was committed; None where its commit does not say."""
+def _made_at(table: TableReader, platform: Platform) -> dt.datetime | None:
+    """When the version that is shown was committed, of a view the newest that it reads; None where none says."""
+    if isinstance(table, ViewReader):
+        return max((made for read in table.inputs.values() if (made := _made_at(read, platform))), default=None)
+    if not isinstance(table, DeltaTableReader):
+        return None
     newest = open_table(table.handle.table_uri, storage_options=platform.lake.storage_options)
     if newest is None:
         return None
@@ -149,10 +178,17 @@ def _made_at(table: DeltaTableReader, platform: Platform) -> dt.datetime | None:
 
 
 def _refreshed(dashboard: Dashboard, request: RefreshRequest, *, where: str) -> RefreshResult:
-    try:
+    with _told(dashboard, request.name, where=where):
         return dashboard.refresh(request)
+
+
+@contextmanager
+def _told(dashboard: Dashboard, name: str, *, where: str) -> Iterator[None]:
+    """Errors of a plug-in, with the place of the dashboard, and without texts that could hold row values."""
+    try:
+        yield
     except RefreshError as error:
-        raise RefreshError(f"{where}: {str(error).removeprefix(f'{request.name}: ')}") from None
+        raise RefreshError(f"{where}: {str(error).removeprefix(f'{name}: ')}") from None
     except PlatformError:
         raise
     except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and its text may hold row values

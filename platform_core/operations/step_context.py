@@ -19,6 +19,7 @@ import pyarrow as pa
 from platform_core.errors import StepError, StorageError, redacted
 from platform_core.lake.delta import DeltaTableReader
 from platform_core.lake.storage import filesystem, local_path
+from platform_core.lake.views import ViewReader
 from platform_core.operations.platform import Platform
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.sql import quoted
@@ -55,7 +56,9 @@ class InputTable:
     A bronze table of mode ``full`` or ``incremental`` also holds deleted rows: filter by ``_is_current``.
     """
 
-    def __init__(self, ref: TableRef, reader: DeltaTableReader, connection: Callable[[], DuckDBPyConnection]) -> None:
+    def __init__(
+        self, ref: TableRef, reader: DeltaTableReader | ViewReader, connection: Callable[[], DuckDBPyConnection]
+    ) -> None:
         self.ref = ref
         self._reader = reader
         self._connection = connection
@@ -89,6 +92,8 @@ class InputTable:
         """Rows that were written by batches after ``batch``; files that hold none of them are not read."""
         from sqlglot import exp
 
+        if not isinstance(self._reader, DeltaTableReader):
+            raise StepError(f"newer rows of {self.ref} cannot be told: it is a view; read the tables below it")
         schema = self.schema
         newer = exp.column(BATCH_COLUMN) > batch
         stream = pa.RecordBatchReader.from_stream(
@@ -98,8 +103,10 @@ class InputTable:
 
     @property
     def batch(self) -> int | None:
-        """Highest batch id in the version that is read; None for a table without batches."""
-        return self._reader.batch if BATCH_COLUMN in self.schema.names else None
+        """Highest batch id in the version that is read; None for a table without batches and for a view."""
+        if not isinstance(self._reader, DeltaTableReader) or BATCH_COLUMN not in self.schema.names:
+            return None
+        return self._reader.batch
 
 
 def _cast(stream: pa.RecordBatchReader, schema: pa.Schema, ref: TableRef) -> Iterator[pa.RecordBatch]:
@@ -149,7 +156,7 @@ class StepContext:
         self,
         spec: ProcessingSpec,
         *,
-        inputs: Mapping[TableRef, DeltaTableReader],
+        inputs: Mapping[TableRef, DeltaTableReader | ViewReader],
         platform: Platform,
         last: LastSuccess | None,
     ) -> None:

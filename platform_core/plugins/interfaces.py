@@ -6,12 +6,13 @@ import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from platform_core.errors import PluginError
+from platform_core.errors import PluginError, SecretError
 from platform_core.specs.base import Model
 from platform_core.specs.ingestion import LoadMode, OnBadKey
 from platform_core.specs.table import TableRef
@@ -29,12 +30,19 @@ class NoOptions(Model):
 
 
 class Secret:
-    """A secret value; only :meth:`reveal` shows it."""
+    """A secret value; only :meth:`reveal` shows it.
 
-    __slots__ = ("_value", "name")
+    Args:
+        name: ``<workstream>/<name>``.
+        value: as it is.
+        expires_at: when it ends, UTC, as far as its store knows.
+    """
 
-    def __init__(self, name: str, value: bytes) -> None:
+    __slots__ = ("_value", "expires_at", "name")
+
+    def __init__(self, name: str, value: bytes, *, expires_at: dt.datetime | None = None) -> None:
         self.name = name
+        self.expires_at = expires_at
         self._value = value
 
     def reveal(self) -> bytes:
@@ -48,10 +56,38 @@ class Secret:
         raise TypeError(f"secret {self.name!r} cannot be pickled")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SecretEntry:
+    """What a store tells about a secret beside its value; None where it does not know.
+
+    Args:
+        name: ``<workstream>/<name>``.
+        owner: who answers for it: an e-mail address or ``team:<name>``.
+        created_at: when the present value was set, UTC.
+        expires_at: when it ends, UTC.
+        enabled: whether the store hands it out.
+    """
+
+    name: str
+    owner: str | None = None
+    created_at: dt.datetime | None = None
+    expires_at: dt.datetime | None = None
+    enabled: bool = True
+
+
 class SecretStore(ABC):
-    """Where secret values live."""
+    """Where secret values live.
+
+    Reading is what every store does. One that can be written sets :attr:`writable` and overrides :meth:`set` and
+    :meth:`remove`; one that knows what it holds sets :attr:`listable` and overrides :meth:`entries`. Several threads
+    may use a store at a time.
+    """
 
     Options: ClassVar[type[Model]] = NoOptions
+    writable: ClassVar[bool] = False
+    listable: ClassVar[bool] = False
+    keeps_metadata: ClassVar[bool] = False
+    """Whether owner and expiry are kept with a secret."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -60,8 +96,50 @@ class SecretStore(ABC):
     def get(self, name: str) -> Secret:
         """The named secret; raise SecretError, which holds the name only and says where the store looked.
 
-        It is SecretMissing where the store can tell that there is none, and not that it cannot be read.
+        It is SecretMissing where the store can tell that there is none, and not that it cannot be read. The value may
+        have been read a short while ago; :meth:`fresh` reads it anew.
         """
+
+    def fresh(self, name: str) -> Secret:
+        """The named secret as the store holds it now, past whatever it remembers; errors as of :meth:`get`."""
+        return self.get(name)
+
+    def set(
+        self, name: str, value: bytes, *, owner: str | None = None, expires_at: dt.datetime | None = None
+    ) -> SecretEntry:
+        """Keep a value under a name, in the place of the one before; at any moment either is there as a whole.
+
+        Args:
+            value: not empty.
+            owner: who answers for it; None: as before.
+            expires_at: when this value ends, UTC; None: never, whatever was said of the one before.
+
+        Raises:
+            SecretError: the store cannot be written, or keeps no owner or expiry where one is given.
+        """
+        raise SecretError(self._read_only(name))
+
+    def remove(self, name: str) -> bool:
+        """Remove a secret; returns whether there was one.
+
+        Raises:
+            SecretError: the store cannot be written.
+        """
+        raise SecretError(self._read_only(name))
+
+    def entries(self) -> list[SecretEntry]:
+        """What the store holds, by name, without any value.
+
+        Raises:
+            SecretError: the store cannot be read, or cannot tell.
+        """
+        raise SecretError(f"{type(self).__name__} cannot tell which secrets it holds; ask for one by its name")
+
+    def _read_only(self, name: str) -> str:
+        return (
+            f"secret '{name}': {type(self).__name__} cannot be written from here\n"
+            "  set it where the store's values come from, or choose another secret store in the environment file"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +241,18 @@ class Source(ABC):
         return  # not abstract: most sources hold nothing
 
 
+class Disclosure(IntEnum):
+    """What a masked value still gives away, from nothing to all of it.
+
+    A plan that leads to more than before is a privacy downgrade, and needs a person's reason.
+    """
+
+    NOTHING = 0
+    EQUALITY = 1
+    PART = 2
+    ALL = 3
+
+
 class Mask(ABC):
     """Makes personal values unreadable. null stays null.
 
@@ -173,6 +263,8 @@ class Mask(ABC):
     needs_key: ClassVar[bool] = False
     keeps_apart: ClassVar[bool] = True
     """Whether different values stay different, so that a key column may be masked."""
+    discloses: ClassVar[Disclosure] = Disclosure.PART
+    """NOTHING: the value is gone; EQUALITY: equal values can be told; PART: some of the value can be read."""
     makes_null: bool = False
     """Whether a value may become null; else a load checks that none did. An instance may set it by its options."""
 
@@ -185,6 +277,15 @@ class Mask(ABC):
         """
         self.options = options
         self.key = key
+
+    @classmethod
+    def discloses_more(cls, options: Any, *, than: Any) -> bool:
+        """Whether a column masked with ``options`` gives away more than one masked with other options of this mask.
+
+        Both are instances of :attr:`Options`. Of a mask that shows a part any difference counts, unless the mask
+        knows better.
+        """
+        return cls.discloses is Disclosure.PART and options != than
 
     @abstractmethod
     def output_type(self, type_: pa.DataType) -> pa.DataType:
@@ -278,6 +379,13 @@ class Dashboard(ABC):
     @abstractmethod
     def refresh(self, request: RefreshRequest) -> RefreshResult:
         """Bring the dashboard up to date; raise RefreshError unless it is known to have succeeded."""
+
+    def probe(self) -> bool:
+        """Prove that the service is reached and lets us in, without changing anything; RefreshError says why not.
+
+        False where there is no service to ask, as by default.
+        """
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

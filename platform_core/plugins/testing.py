@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import pickle
 import re
 import traceback
 from collections.abc import Callable, Iterator
@@ -34,8 +35,8 @@ import pyarrow as pa
 import pytest
 from sqlglot import exp
 
-from platform_core.errors import SecretError, SourceError
-from platform_core.plugins.interfaces import Cursor, Mask, ReadRequest, Source
+from platform_core.errors import SecretError, SecretMissing, SourceError
+from platform_core.plugins.interfaces import Cursor, Mask, ReadRequest, SecretStore, Source
 from platform_core.specs.ingestion import LoadMode
 
 UTC = dt.UTC
@@ -565,3 +566,145 @@ def _takes(mask: Mask, type_: pa.DataType) -> bool:
     except ValueError:
         return False
     return True
+
+
+Put = Callable[[str, bytes], None]
+
+_VALUES = (CANARY.encode(), "geheim é 北京".encode(), b" a b ", b"a=b;c'd\"e\\f$g`h", b"x" * 20_000)
+_LEADING_ELSEWHERE = (
+    "../key",
+    "suite/../key",
+    "key",
+    "/etc/passwd",
+    "suite/",
+    "a/b/c",
+    "suite/.hidden",
+    "suite/k\n",
+    "",
+)
+
+
+class SecretStoreSuite:
+    """What every secret store promises; override the fixtures ``store`` and ``put``."""
+
+    @pytest.fixture
+    def store(self) -> SecretStore:
+        """The store, without a secret of the workstream ``suite``."""
+        raise NotImplementedError("override the fixture 'store'")
+
+    @pytest.fixture
+    def put(self, store: SecretStore) -> Put:
+        """A function that puts a value under a name; default: the store's own way, for one that can be written."""
+
+        def set_(name: str, value: bytes) -> None:
+            store.set(name, value)
+
+        return set_
+
+    @pytest.mark.parametrize("value", _VALUES, ids=range(len(_VALUES)))
+    def test_a_value_comes_back_as_it_was_put(self, store: SecretStore, put: Put, value: bytes) -> None:
+        put("suite/value", value)
+        assert store.get("suite/value").reveal() == value
+        assert store.fresh("suite/value").reveal() == value
+
+    def test_secrets_of_like_names_are_told_apart(self, store: SecretStore, put: Put) -> None:
+        names = ("suite/a", "suite/b", "suite/ab", "suite_a/b")
+        for name in names:
+            put(name, name.encode())
+        assert [store.get(name).reveal().decode() for name in names] == list(names)
+
+    def test_a_missing_secret_is_told_by_its_name(self, store: SecretStore) -> None:
+        for ask in (store.get, store.fresh):
+            with pytest.raises(SecretMissing, match="suite/missing"):
+                ask("suite/missing")
+
+    @pytest.mark.parametrize("name", _LEADING_ELSEWHERE)
+    def test_a_name_that_leads_elsewhere_is_refused(self, store: SecretStore, name: str) -> None:
+        with pytest.raises(SecretError):
+            store.get(name)
+
+    def test_no_value_shows(self, store: SecretStore, put: Put) -> None:
+        put("suite/shown", CANARY.encode())
+        secret = store.get("suite/shown")
+        assert CANARY not in repr(secret) + str(secret) + repr(store) + repr(vars(store))
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(secret)
+
+    def test_what_was_put_last_is_what_a_fresh_look_finds(self, store: SecretStore, put: Put) -> None:
+        put("suite/changed", b"old")
+        assert store.get("suite/changed").reveal() == b"old"
+        put("suite/changed", b"new")
+        assert store.fresh("suite/changed").reveal() == b"new"
+        assert store.get("suite/changed").reveal() == b"new"
+
+    def test_several_threads_may_ask_at_a_time(self, store: SecretStore, put: Put) -> None:
+        for number in range(4):
+            put(f"suite/n{number}", str(number).encode())
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda number: store.get(f"suite/n{number % 4}").reveal(), range(40)))
+        assert found == [str(number % 4).encode() for number in range(40)]
+
+    def test_what_cannot_be_written_says_so(self, store: SecretStore) -> None:
+        if not store.writable:
+            for change in (lambda: store.set("suite/set", CANARY.encode()), lambda: store.remove("suite/set")):
+                with pytest.raises(SecretError, match=r"suite/set.*cannot be written") as caught:
+                    change()
+                assert CANARY not in _chain(caught.value)
+
+    def test_what_cannot_be_listed_says_so(self, store: SecretStore) -> None:
+        if not store.listable:
+            with pytest.raises(SecretError, match="cannot tell"):
+                store.entries()
+
+    def test_a_value_that_no_store_takes_is_refused_without_showing_it(self, store: SecretStore) -> None:
+        for value in (b"", (CANARY * 3_000).encode()) if store.writable else ():
+            with pytest.raises(SecretError, match="suite/odd") as caught:
+                store.set("suite/odd", value)
+            assert CANARY not in _chain(caught.value)
+            with pytest.raises(SecretMissing):
+                store.get("suite/odd")
+
+    def test_a_removed_secret_is_gone_and_the_others_are_not(self, store: SecretStore) -> None:
+        if store.writable:
+            store.set("suite/kept", b"kept")
+            store.set("suite/removed", b"removed")
+            assert store.remove("suite/removed")
+            assert not store.remove("suite/removed")
+            with pytest.raises(SecretMissing):
+                store.get("suite/removed")
+            assert store.get("suite/kept").reveal() == b"kept"
+
+    def test_the_list_tells_names_and_times_and_no_value(self, store: SecretStore, put: Put) -> None:
+        if store.listable:
+            before = dt.datetime.now(UTC) - dt.timedelta(seconds=2)
+            put("suite/b", CANARY.encode())
+            put("suite/a", CANARY.encode())
+            entries = [entry for entry in store.entries() if entry.name.startswith("suite/")]
+            assert [entry.name for entry in entries] == ["suite/a", "suite/b"]
+            assert all(entry.created_at is not None and entry.created_at >= before for entry in entries)
+            assert CANARY not in repr(entries)
+
+    def test_owner_and_expiry_are_kept_or_refused(self, store: SecretStore) -> None:
+        ends = dt.datetime(2031, 1, 31, tzinfo=UTC)
+        if store.writable and not store.keeps_metadata:
+            with pytest.raises(SecretError, match="keeps no owner and no expiry"):
+                store.set("suite/dated", b"x", owner="team:suite", expires_at=ends)
+            with pytest.raises(SecretMissing):
+                store.get("suite/dated")
+        elif store.writable:
+            store.set("suite/dated", b"x", owner="team:suite", expires_at=ends)
+            assert store.get("suite/dated").expires_at == ends
+            (entry,) = (entry for entry in store.entries() if entry.name == "suite/dated")
+            assert (entry.owner, entry.expires_at, entry.enabled) == ("team:suite", ends, True)
+
+    def test_a_new_value_keeps_the_owner_and_not_the_expiry(self, store: SecretStore) -> None:
+        if store.writable and store.keeps_metadata:
+            store.set("suite/dated", b"x", owner="team:suite", expires_at=dt.datetime(2031, 1, 31, tzinfo=UTC))
+            entry = store.set("suite/dated", b"y")
+            assert (entry.owner, entry.expires_at) == ("team:suite", None)
+            assert store.fresh("suite/dated").expires_at is None
+
+
+def _chain(error: BaseException) -> str:
+    """An error as it would be logged, with everything that it came from."""
+    return "".join(traceback.format_exception(error))

@@ -7,12 +7,14 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 from platform_core.errors import Place
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DURATION = re.compile(r"([0-9]{1,6})\s*(second|minute|hour|day|week)s?")
+_EXACT_DURATION = re.compile(r"-?P[0-9DTHMS.]+")
+_UNITS = tuple((unit, timedelta(**{f"{unit}s": 1})) for unit in ("week", "day", "hour", "minute", "second"))
 # What Dagster takes as owners and tags; looked at here, so that the error names the line.
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
@@ -35,9 +37,22 @@ def _parse_duration(value: object) -> object:
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value.strip())
+    if match is None and _EXACT_DURATION.fullmatch(value):
+        # As _write_duration has it for spans that nobody could declare.
+        return value
     if match is None:
         raise ValueError("must read like '2 hours': a whole number and seconds, minutes, hours, days or weeks")
     return timedelta(**{f"{match[2]}s": int(match[1])})
+
+
+def _write_duration(value: timedelta) -> str:
+    """The text that is read as the same span: ``2 hours``, or ISO 8601 where that cannot say it."""
+    for unit, length in _UNITS:
+        count, rest = divmod(value, length)
+        if not rest and 0 <= count < 1_000_000 and (count or unit == "second"):
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    days, seconds = divmod(abs(value), timedelta(days=1))
+    return f"{'-' if value < timedelta(0) else ''}P{days}DT{seconds.seconds}.{seconds.microseconds:06}S"
 
 
 def _check_owner(value: str) -> str:
@@ -78,6 +93,7 @@ Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pat
 Duration = Annotated[
     timedelta,
     BeforeValidator(_parse_duration, json_schema_input_type=str),
+    PlainSerializer(_write_duration, return_type=str, when_used="json"),
     Field(json_schema_extra={"examples": ["30 minutes", "2 hours", "7 days"]}),
 ]
 """A span of time, written like ``2 hours``."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import selectors
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from platform_core.secrets.files import FileOptions, FileSecrets
 from platform_core.specs.base import SecretRef
 from platform_core.specs.environment import ControlSpec
 from platform_core.specs.table import TableRef
+from tests.forked import start_forked
 from tests.services.postgres import PostgresServer
 
 ORDERS = TableRef("crm", "bronze", "orders")
@@ -75,14 +75,7 @@ class ContenderProcess:
     def __init__(self, place: Place) -> None:
         control = place.control.model_dump(mode="json") | {"lease": f"{place.control.lease.seconds} seconds"}
         arguments = [json.dumps(control), str(place.state), str(place.state / "secrets")]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.control_database.contender", *arguments],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._process = start_forked(arguments, env=os.environ, cwd=PROJECT, module="tests.control_database.contender")
         assert self._line() == "ready"
 
     @property
@@ -91,7 +84,6 @@ class ContenderProcess:
 
     def tell(self, command: str, **arguments: Any) -> None:
         """Give a command and do not wait."""
-        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([command, arguments]) + "\n")
         self._process.stdin.flush()
 
@@ -117,14 +109,9 @@ class ContenderProcess:
     def close(self) -> None:
         if self._process.poll() is None:
             self.kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            # What it was told last may not have been read.
-            with suppress(BrokenPipeError):
-                stream.close()
+        self._process.close()
 
     def _line(self) -> str:
-        assert self._process.stdout is not None
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._process.stdout, selectors.EVENT_READ)
             assert waiting.select(timeout=60), "the contender did not answer"

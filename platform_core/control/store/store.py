@@ -1,0 +1,83 @@
+"""Opens the control tables of an environment: schema up to date, columns as the specs have them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from platform_core.control.database import PATIENCE, Database, open_database
+from platform_core.control.store.layout import reconcile
+from platform_core.plugins.interfaces import SecretStore
+from platform_core.plugins.registry import plugin
+from platform_core.specs.environment import EnvironmentSpec
+
+T = TypeVar("T")
+
+
+class ControlStore:
+    """The control tables of one environment; safe to use from every thread.
+
+    Nothing is connected before the first transaction.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._reconciled = False
+        self._reconciling = threading.Lock()
+
+    def __str__(self) -> str:
+        return str(self.database.url)
+
+    def prepare(self) -> list[str]:
+        """Make the tables those of this version of the code.
+
+        Returns:
+            What was added.
+
+        Raises:
+            MigrationError: the database is newer than this code, or a migration was edited.
+            ControlError: it cannot be reached.
+        """
+        with self._reconciling:
+            if self._reconciled:
+                return []
+            migrated = self.database.prepare()
+            added = self.database.transact(
+                lambda connection: reconcile(connection, shown=str(self.database.url)), durable=True
+            )
+            self._reconciled = True
+            return migrated + added
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run one transaction that only reads."""
+        self.prepare()
+        return self.database.transact(work)
+
+    def change(self, work: Callable[[sa.Connection], T], *, patience: float = PATIENCE) -> T:
+        """Run one transaction that is on disk when it returns; ``work`` may run more than once."""
+        self.prepare()
+        return self.database.transact(work, patience=patience, durable=True)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.database.close()
+
+
+def open_store(environment: EnvironmentSpec, *, state: Path) -> ControlStore:
+    """The control tables of an environment.
+
+    Args:
+        environment: its paths resolved.
+        state: local folder of this installation.
+
+    Raises:
+        PluginError: the secret store is missing.
+        ControlError: the URL means no database that can be used.
+    """
+    kind = plugin("secret store", environment.secrets.type)
+    secrets: SecretStore = kind(kind.Options(**environment.secrets.options))
+    return ControlStore(open_database(environment.control, state=state, secrets=secrets))
