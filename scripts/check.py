@@ -58,6 +58,7 @@ def project_checks() -> dict[str, Check]:
         "lint": Check(("ruff", "check", "."), remedy="make format mends some of these"),
         "schemas": Check(("edp", "schema", "--check")),
         "reference": Check(("edp", "docs", "--check")),
+        "faults": Check(("python", "scripts/faults_table.py", "--check"), remedy="python scripts/faults_table.py"),
         "dockerfiles": Check(("hadolint", *dockerfiles)),
         "compose": Check((*schema, "vendor.compose-spec", "docker/compose.yaml")),
         "pipeline": Check((*schema, "vendor.gitlab-ci", ".gitlab-ci.yml")),

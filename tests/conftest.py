@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import run_forked
+
 PROJECT = Path(__file__).parents[1]
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.services.fixtures", "tests.side_by_side"]
 # Before anything imports it: failed comparisons of the suites for plug-ins are then explained.
 pytest.register_assert_rewrite("platform_core.plugins.testing")
 
@@ -63,7 +65,7 @@ def environment(state: Path, **more: str) -> dict[str, str]:
 
 
 def run_edp(*arguments: str, state: Path, timeout: float = 240, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run `edp` in a process of its own."""
+    """Run `edp` in a process that is started for it alone."""
     return subprocess.run(
         [sys.executable, "-m", "platform_core.cli", *arguments],
         env=environment(state, **more),
@@ -79,8 +81,8 @@ def run_edp(*arguments: str, state: Path, timeout: float = 240, **more: str) -> 
 def edp(tmp_path: Path) -> Edp:
     """`edp` with a fresh state folder of this test."""
 
-    def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-        return run_edp(*arguments, **{"state": tmp_path / "state", **options})
+    def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return run_forked(arguments, env=environment(tmp_path / "state", **more), cwd=PROJECT, timeout=240)
 
     return call
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from platform_core.errors import StorageError, redacted
-from platform_core.lake.delta import batch_of, commit_properties, open_table
+from platform_core.lake.delta import batch_of, commit_properties, first_configuration, open_table
 from platform_core.lake.file_statistics import delta_statistics
 from platform_core.lake.storage import filesystem, local_path, persist
 from platform_core.specs.table import TableRef
@@ -164,6 +164,7 @@ class NewFiles:
                 Schema.from_arrow(schema),
                 added,
                 mode="error",
+                configuration=first_configuration(self.uri),
                 storage_options=dict(self.storage_options),
                 commit_properties=properties,
             )

@@ -1,7 +1,6 @@
 """A person opens the UI in a real browser and finds the graph, an asset and the dashboard."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import PROJECT, Demo, environment
+from tests.services.server_process import free_port
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -36,12 +36,6 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     pytest.fail("there is no Chromium; `make test` installs it, `make test-fast` does without")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

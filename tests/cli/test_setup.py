@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from platform_core.secrets.files import create_masking_key
+from platform_core.secrets.vault import VaultSecrets
 from tests.conftest import PROJECT, Edp, environment
 
 _RACERS = 6
@@ -74,21 +77,35 @@ def test_it_makes_run_storage_and_a_key_for_each_workstream_that_only_the_owner_
     state = tmp_path / "state"
     assert f"created run storage in {state / 'dagster'}" in done.stdout
     assert (state / "dagster/history/runs.db").is_file()
-    keys = sorted(state.glob("secrets/*/masking_key"))
-    assert {"crm", "mobility"} <= {key.parent.name for key in keys}
-    assert [key for key in keys if key.stat().st_mode & 0o077] == []
+    files = [state / "vault.key", state / "vault/secrets.vault"]
+    assert [file for file in files if file.stat().st_mode & 0o077] == []
+    listed = json.loads(edp("secrets", "list", "--json").stdout)
+    assert {"crm/masking_key", "mobility/masking_key"} <= {each["name"] for each in listed}
     assert state.stat().st_mode & 0o077 == 0
 
 
 def test_a_second_call_does_nothing_and_says_nothing(edp: Edp, tmp_path) -> None:
     edp("setup")
-    keys = {key: key.read_bytes() for key in tmp_path.glob("state/secrets/*/masking_key")}
+    keys = {key: key.read_bytes() for key in (tmp_path / "state").glob("vault*/*.vault")}
 
     done = edp("setup")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert keys
     assert {key: key.read_bytes() for key in keys} == keys
+
+
+def test_keys_of_an_installation_without_a_vault_are_taken_over(edp: Edp, tmp_path) -> None:
+    create_masking_key(tmp_path / "state/secrets", "crm")
+    key = (tmp_path / "state/secrets/crm/masking_key").read_bytes().strip()
+
+    done = edp("setup")
+
+    assert "took over 1 secret from" in done.stdout
+    options = VaultSecrets.Options(
+        path=str(tmp_path / "state/vault/secrets.vault"), key_file=str(tmp_path / "state/vault.key")
+    )
+    assert VaultSecrets(options).get("crm/masking_key").reveal() == key
 
 
 def test_a_home_that_lost_a_database_is_made_whole(edp: Edp, tmp_path) -> None:

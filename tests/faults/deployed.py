@@ -23,6 +23,7 @@ from platform_core.lake.delta import DeltaTableReader
 from platform_core.secrets.environment import EnvironmentSecrets
 from platform_core.specs.environment import ControlSpec
 from tests.scenarios.workspaces import Workspace
+from tests.services.server_process import free_port
 
 T = TypeVar("T")
 
@@ -99,13 +100,6 @@ FILES = {
           - {name: vacuum, operation: vacuum, description: Vacuum., retention: 7 days}
         """,
 }
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(found: Callable[[], T | None], *, within: float, what: str) -> T:

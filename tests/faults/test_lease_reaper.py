@@ -24,6 +24,7 @@ from platform_core.operations.platform import Platform
 from platform_core.settings import Settings
 from tests.conftest import PROJECT
 from tests.faults.loading import open_platform_in
+from tests.forked import Forked, start_forked
 
 LEASE = 0.5
 HOLDER = """
@@ -31,6 +32,7 @@ import datetime as dt, logging, sys, time
 from pathlib import Path
 from platform_core.specs.table import TableRef
 from tests.faults.loading import open_platform_in
+from tests.forked import Forked, start_forked
 
 loads = open_platform_in(Path(sys.argv[1]), lease=float(sys.argv[3])).loads
 loads.begin(
@@ -49,7 +51,7 @@ class Runs:
         self.folder = folder
         self.instance = instance
         self.platform = platform
-        self.holders: list[subprocess.Popen[str]] = []
+        self.holders: list[Forked] = []
 
     def start(self) -> str:
         """A run that has begun."""
@@ -65,16 +67,10 @@ class Runs:
         self.instance.handle_new_event(_started(run))
         return run.run_id
 
-    def hold(self, run_id: str) -> subprocess.Popen[str]:
+    def hold(self, run_id: str) -> Forked:
         """A process that holds a lease in the name of a run."""
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(self.folder), run_id, str(LEASE)],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = start_forked([str(self.folder), run_id, str(LEASE)], env=os.environ, cwd=PROJECT, code=HOLDER)
         self.holders.append(process)
-        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         return process
 
@@ -129,7 +125,7 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
     platform.loads.close()
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def _kill(process: Forked) -> None:
     process.kill()
     process.wait()
 

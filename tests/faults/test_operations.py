@@ -233,7 +233,7 @@ def _fill(disk: Path) -> None:
 
 
 def _apart(folder: Path, rows: int, *, limit: int | None = None) -> dict[str, object]:
-    """Load in a process of its own; what it prints, or that it was ended: native code aborts where it gets no memory."""
+    """Load in a process of its own: what it prints, or that native code aborted, as it does without memory."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.faults.wide", str(folder), str(rows), *([str(limit)] if limit else [])]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)

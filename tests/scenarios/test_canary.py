@@ -23,6 +23,7 @@ import pytest
 
 from platform_core.faults import FaultPoint
 from platform_core.lake.delta import DeltaTableReader
+from tests.forked import start_forked
 from tests.scenarios import planted, taint
 from tests.scenarios.workspaces import Workspace
 
@@ -97,14 +98,25 @@ class Story:
     codes: dict[str, int] = field(default_factory=dict)
     processes: set[str] = field(default_factory=set)
 
-    def edp(self, name: str, *arguments: str, code: str | None = None) -> None:
-        """Run `edp`, or a program that calls it, and watch the processes below it."""
-        start = [sys.executable, "-m", "platform_core.cli"] if code is None else [sys.executable, "-c", code]
+    def edp(self, name: str, *arguments: str, code: str | None = None, plainly: bool = False) -> None:
+        """Run `edp`, or a program that calls it, and watch the processes below it.
+
+        Args:
+            plainly: start it as a person does, for its command line and its environment to be looked at.
+        """
         temporary = self.workspace.root / "tmp"
         temporary.mkdir(exist_ok=True)
+        environment = self.workspace.environment(TMPDIR=str(temporary))
+        if not plainly:
+            forked = start_forked(arguments, env=environment, cwd=self.workspace.root, code=code)
+            with self._watched(forked.pid):
+                answer, told = forked.communicate(timeout=600)
+            self._note(name, answer, told, forked.wait())
+            return
+        start = [sys.executable, "-m", "platform_core.cli"] if code is None else [sys.executable, "-c", code]
         process = subprocess.Popen(
             [*start, *arguments],
-            env=self.workspace.environment(TMPDIR=str(temporary)),
+            env=environment,
             cwd=self.workspace.root,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -113,8 +125,11 @@ class Story:
         )
         with self._watched(process.pid):
             answer, told = process.communicate(timeout=600)
+        self._note(name, answer, told, process.returncode)
+
+    def _note(self, name: str, answer: str, told: str, code: int) -> None:
         self.answers[name], self.printed[name] = answer, f"{answer}\n{told}"
-        self.codes[name] = process.returncode
+        self.codes[name] = code
 
     @contextmanager
     def _watched(self, pid: int) -> Iterator[None]:
@@ -162,17 +177,17 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     story = Story(workspace)
     sources = workspace.root / "sources"
     planted.put_sources(sources)
-    story.edp("setup", "setup")
+    story.edp("setup", "setup", plainly=True)
     password = workspace.state / "secrets/crm/till_password"
     password.touch(mode=0o600)
     password.write_text(PASSWORD)
-    story.edp("first run", "run", "--json")
-    story.edp("preview", "ingest", "preview", "crm.people")
+    story.edp("first run", "run", "--json", plainly=True)
+    story.edp("preview", "ingest", "preview", "crm.people", plainly=True)
     story.edp("preview as JSON", "ingest", "preview", "crm.people", "--json", "--rows", "60")
     for name in planted.BROKEN:
         story.edp(f"preview of {name}", "ingest", "preview", f"crm.{name}")
     change_sources(sources)
-    story.edp("misbehaving mask", "ingest", "reload", "crm.people", "--logs", code=MISBEHAVING)
+    story.edp("misbehaving mask", "ingest", "reload", "crm.people", "--logs", code=MISBEHAVING, plainly=True)
     story.edp("misbehaving mask in a run", "run", "crm.bronze.people", "--json", code=MISBEHAVING)
     story.edp("unforeseen", "ingest", "reload", "crm.people", "--logs", code=UNFORESEEN)
     story.edp("unforeseen in a run", "run", "crm.bronze.people", "--json", code=UNFORESEEN)
@@ -185,7 +200,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
             )
     story.edp("second run", "run", "--json")
     story.edp("log", "ingest", "log")
-    story.edp("keys", "keys", "show", "--tokens")
+    story.edp("keys", "keys", "show", "--tokens", plainly=True)
     return story
 
 

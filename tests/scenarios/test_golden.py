@@ -31,6 +31,7 @@ VARYING = [
     (re.compile(r"(?<![\w-])(run|--from-failure) [0-9a-f]{8}\b"), r"\1 <run>"),
     (re.compile(r" +\d+\.\d\d  (?=ok|failed)"), "  <s>  "),
     (re.compile(r'("\w*(?:seconds|bytes)\w*"): [\d.e-]+'), r"\1: <n>"),
+    (re.compile(r"\(\d+ migrations\)"), "(<n> migrations)"),
     (re.compile(r"\(Dagster [\d.]+\)"), "(Dagster <version>)"),
     (re.compile(r" +$", re.MULTILINE), ""),
 ]

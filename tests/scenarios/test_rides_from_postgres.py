@@ -13,6 +13,7 @@ from platform_core.control.environment import load_environment
 from platform_core.control.load import load_manifest
 from platform_core.operations.ingest import ingest
 from platform_core.operations.platform import Platform, open_platform
+from platform_core.secrets.vault import VaultSecrets
 from platform_core.settings import Settings
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.manifest import Manifest
@@ -50,9 +51,10 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def platform(settings: Settings) -> Platform:
-    folder = settings.state / "secrets" / "mobility"
-    folder.mkdir(parents=True)
-    return open_platform(load_environment(settings), state=settings.state)
+    platform = open_platform(load_environment(settings), state=settings.state)
+    assert isinstance(platform.secrets, VaultSecrets)
+    platform.secrets.prepare()
+    return platform
 
 
 def copy_to_postgres(database_file: Path, server: PostgresServer, database: str) -> None:
@@ -65,8 +67,7 @@ def copy_to_postgres(database_file: Path, server: PostgresServer, database: str)
                 cursor.execute(f"truncate {table}")
                 names = [column[0] for column in source.execute(f"select * from {table} limit 0").description]
                 places = ", ".join(
-                    f"${number}{'::text::timestamp' if name.endswith('_at') or name == 'ride_hour' else ''}"
-                    for number, name in enumerate(names, start=1)
+                    f"%s{'::text::timestamp' if name.endswith('_at') or name == 'ride_hour' else ''}" for name in names
                 )
                 cursor.executemany(f"insert into {table} values ({places})", rows)
     finally:
@@ -77,9 +78,7 @@ def test_both_days_of_rides_come_from_postgres_as_they_come_from_sqlite(
     settings: Settings, platform: Platform, tmp_path: Path, postgres_server: PostgresServer, postgres_database: str
 ) -> None:
     postgres_server.execute(*DEFINITIONS, database=postgres_database)
-    password = settings.state / "secrets" / "mobility" / "rides_password"
-    password.write_text(postgres_server.password)
-    password.chmod(0o600)
+    platform.secrets.set("mobility/rides_password", postgres_server.password.encode())
     connection = ConnectionSpec(
         name="rides",
         workstream="mobility",

@@ -15,6 +15,7 @@ from textwrap import dedent
 from typing import Any
 
 from tests.conftest import PROJECT
+from tests.forked import run_forked
 
 DEFINITIONS = """\
 from pathlib import Path
@@ -114,11 +115,13 @@ class Workspace:
 
     def edp(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `edp` in a process of its own."""
-        return self._run(self.command(*arguments), more)
+        return run_forked(arguments, env=self.environment(**more), cwd=self.root, timeout=120)
 
     def dagster(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `dagster` in a process of its own."""
-        return self._run([sys.executable, "-m", "dagster", *arguments], more)
+        return run_forked(
+            arguments, env=self.environment(**more), cwd=self.root, timeout=120, module="dagster.__main__"
+        )
 
     def tool(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command of the environment in a process of its own."""

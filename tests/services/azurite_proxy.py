@@ -13,7 +13,6 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -41,6 +40,9 @@ def proxy(upstream: int) -> ThreadingHTTPServer:
         disable_nagle_algorithm = True
         wbufsize = -1
 
+        _upstream: http.client.HTTPConnection | None = None
+        _used = 0.0
+
         def handle_request_of_any_method(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else self._chunks()
@@ -59,15 +61,31 @@ def proxy(upstream: int) -> ThreadingHTTPServer:
                 path += ("&" if "?" in path else "?") + signature
             if body is not None:
                 headers["Content-Length"] = str(len(body))
-            with closing(http.client.HTTPConnection("127.0.0.1", upstream, timeout=60)) as connection:
-                connection.request(self.command, path, body=body, headers=headers)
-                answer = connection.getresponse()
-                content = answer.read()
+            connection = self._connection()
+            connection.request(self.command, path, body=body, headers=headers)
+            answer = connection.getresponse()
+            content = answer.read()
+            self._used = time.monotonic()
             if answer.status == 200 and self.command == "GET":
                 content = _listed_from(content, self.path)
             declared = answer.getheader("Content-Length")
             size = declared if self.command == "HEAD" else None
             self._answer(answer.status, content, headers=answer.getheaders(), size=size)
+
+        def _connection(self) -> http.client.HTTPConnection:
+            """The one of this client; a new one where Azurite may have closed it, which it does after five seconds."""
+            if self._upstream is None or time.monotonic() > self._used + 2:
+                self.end_upstream()
+                self._upstream = http.client.HTTPConnection("127.0.0.1", upstream, timeout=60)
+            return self._upstream
+
+        def end_upstream(self) -> None:
+            if self._upstream is not None:
+                self._upstream.close()
+
+        def finish(self) -> None:
+            self.end_upstream()
+            super().finish()
 
         def _issue(self, body: bytes) -> None:
             """Give a token to the service principal of the tests, or to whoever asks as a managed identity does."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 ROOM_BYTES = 4 * 1024**3
+PORTS = range(20_000, 32_000)
+WORKERS = 16
+ATTEMPTS = 100
+_TURNS = itertools.count(random.randrange(PORTS.stop))
 
 
 def data_parent() -> Path:
@@ -44,8 +50,24 @@ def end_with_parent(by: signal.Signals) -> Callable[[], None] | None:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A port of loopback that nobody listens on, and that no other worker of this test run is given.
+
+    It lies below the ports that the kernel hands out by itself, so that nothing takes it before the server does,
+    and is not given twice in a row.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(PORTS.start + worker % WORKERS, PORTS.stop, WORKERS)
+    for _ in range(ATTEMPTS):
+        port = ports[next(_TURNS) % len(ports)]
+        if _binds(port):
+            return port
+    raise RuntimeError(f"no free port among {ATTEMPTS} between {PORTS.start} and {PORTS.stop}")
+
+
+def _binds(port: int) -> bool:
     with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from tests.services.postgres import PostgresServer
+from tests.services.server_process import free_port
 from tests.topology.compose import Image, Service, read_image, read_services
 
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
 START_SECONDS = 150
 GRACE_SECONDS = 30
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
