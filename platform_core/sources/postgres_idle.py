@@ -7,7 +7,9 @@ time.
 from __future__ import annotations
 
 import atexit
+import hmac
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -56,6 +58,11 @@ class IdleConnections:
         self._idle: list[Opened] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._secret = secrets.token_bytes(32)
+
+    def key_of(self, text: str) -> bytes:
+        """What stands for a connection's parameters, of which the password must not lie about in memory."""
+        return hmac.digest(self._secret, text.encode(), "sha256")
 
     def take(self, key: bytes, *, works: Callable[[Opened], bool]) -> Opened | None:
         """The connection that was used last; None where none works."""

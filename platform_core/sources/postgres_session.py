@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import re
@@ -195,7 +194,7 @@ def _connected(options: PostgresOptions, *, secret: Callable[[str], Secret], whe
     """A connection that was kept, or else a new one."""
     dbapi = _driver()
     password = secret(options.password.secret).reveal().decode() if options.password else None
-    key = hashlib.sha256(_connection_text(options, password, 0).encode()).digest()
+    key = idle_connections().key_of(_connection_text(options, password, 0))
     if (kept := idle_connections().take(key, works=lambda opened: _begun_anew(opened, options))) is not None:
         return kept
     mark = _SILENCE_MS + next(_MARKS) % _DISTINCT_MARKS
