@@ -49,7 +49,7 @@ def project_checks() -> dict[str, Check]:
     validate = ("dagster", "definitions", "validate", "--workspace", "workspace.yaml", "--log-level", "warning")
     schema = ("check-jsonschema", "--builtin-schema")
     return {
-        "types": Check(("mypy", "--no-error-summary", "platform_core", "scripts", *packages)),
+        "types": Check(("mypy", "--no-error-summary", "platform_core", "scripts", "benchmarks", *packages)),
         "definitions": Check(validate),
         "dbt": Check(("edp", "setup", "--manifests")),
         "layers": Check(("lint-imports", "--no-logo")),

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dagster as dg
 
@@ -48,7 +48,7 @@ def time_a_run(executor: str, *, count: int, wait: float, one_writer: bool = Fal
     job = dg.build_reconstructable_job(
         independent_assets.__module__,
         independent_assets.__name__,
-        (count, wait, executor),
+        cast(Any, (count, wait, executor)),
         reconstructor_working_directory=str(ROOT),
     )
     job.get_definition()
@@ -56,10 +56,10 @@ def time_a_run(executor: str, *, count: int, wait: float, one_writer: bool = Fal
         if one_writer:  # the variant that was not built: every event through one thread
             write = instance.handle_new_event
 
-            def hand_over(*args, **kwargs):
+            def hand_over(*args: Any, **kwargs: Any) -> Any:
                 return writer.submit(write, *args, **kwargs).result()
 
-            instance.handle_new_event = hand_over
+            vars(instance)["handle_new_event"] = hand_over
         began, used = time.perf_counter(), processor_seconds()
         result = dg.execute_job(job, instance=instance)
         taken = Taken(time.perf_counter() - began, processor_seconds() - used)
@@ -68,7 +68,7 @@ def time_a_run(executor: str, *, count: int, wait: float, one_writer: bool = Fal
     return taken
 
 
-def in_turns(contestants: dict[str, dict], *, repeat: int) -> dict[str, list[Taken]]:
+def in_turns(contestants: dict[str, dict[str, Any]], *, repeat: int) -> dict[str, list[Taken]]:
     times: dict[str, list[Taken]] = {name: [] for name in contestants}
     for _ in range(repeat):
         for name, options in contestants.items():

@@ -22,7 +22,7 @@ def independent_assets(count: int, seconds: float, executor: str) -> dg.JobDefin
 
     def waiting(n: int) -> dg.AssetsDefinition:
         @dg.asset(name=f"asset_{n}")
-        def body() -> dg.MaterializeResult:
+        def body() -> dg.MaterializeResult[None]:
             if seconds:
                 time.sleep(seconds)
             return dg.MaterializeResult()

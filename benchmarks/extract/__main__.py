@@ -19,7 +19,11 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from platform_core.plugins.interfaces import Source
+    from tests.services.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "extract.md"
@@ -45,7 +49,7 @@ FROM generate_series(1, {rows}) n
 """
 
 
-def drained(source: object, object_: str, options: object = None, **more: object) -> int:
+def drained(source: Source, object_: str, options: Any = None, **more: Any) -> int:
     from platform_core.plugins.interfaces import NoOptions, ReadRequest
 
     with closing(source):
@@ -53,7 +57,7 @@ def drained(source: object, object_: str, options: object = None, **more: object
         return sum(batch.num_rows for batch in source.read(request))
 
 
-def our_postgres(place: dict[str, str], **more: object) -> int:
+def our_postgres(place: dict[str, str], **more: Any) -> int:
     from platform_core.plugins.interfaces import Secret
     from platform_core.sources.postgres import PostgresSource
 
@@ -206,7 +210,7 @@ def timed(name: str, place: dict[str, str], binaries: Path) -> Taken:
     """Do one reading in a process of its own."""
     _, reading = READINGS[name]
     if reading is None:
-        copy = [binaries / "psql", target(place), "-qc", "COPY orders TO STDOUT (FORMAT binary)"]
+        copy: list[str | Path] = [binaries / "psql", target(place), "-qc", "COPY orders TO STDOUT (FORMAT binary)"]
         megabytes = 0.0
         used = children_seconds()
         began = time.perf_counter()
@@ -240,10 +244,11 @@ def one(name: str, place: dict[str, str]) -> None:
     print(json.dumps(taken))
 
 
-def filled(place: dict[str, str], server: object) -> None:
+def filled(place: dict[str, str], server: PostgresServer) -> None:
     """The same rows in each system."""
     import duckdb
     import pyarrow as pa
+    from adbc_driver_postgresql import dbapi
     from pyarrow import csv, parquet
 
     from platform_core.sources.types import parse_type
@@ -255,7 +260,7 @@ def filled(place: dict[str, str], server: object) -> None:
         "VACUUM ANALYZE orders",
         database=place["database"],
     )
-    with server.connect(place["database"]) as connection, closing(connection.cursor()) as cursor:
+    with closing(dbapi.connect(target(place))) as connection, closing(connection.cursor()) as cursor:
         cursor.execute("SELECT " + ", ".join(f"{name}::text" for name, *_ in COLUMNS) + " FROM orders ORDER BY id")
         texts = cursor.fetch_arrow_table()
     schema = pa.schema([(name, parse_type(type_)) for name, *_, type_ in COLUMNS])

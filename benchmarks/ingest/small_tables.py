@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.ingest import ours
 
@@ -128,7 +128,7 @@ def in_dagster(work: dict[str, Any]) -> dict[str, Any]:
     empty = dg.build_reconstructable_job(
         independent_assets.__module__,
         independent_assets.__name__,
-        (tables, 0, f"threaded {AT_ONCE}"),
+        cast(Any, (tables, 0, f"threaded {AT_ONCE}")),
         reconstructor_working_directory=str(ROOT),
     )
     took: dict[str, list[float]] = {"first": [], "nothing": [], "empty": [], "changed": []}
@@ -143,7 +143,7 @@ def in_dagster(work: dict[str, Any]) -> dict[str, Any]:
         assert len(events) == tables, len(events)
         stored = [event.materialization.metadata for event in events]
         return [
-            sum(int(one[f"edp/{name}"].value) for name in ("inserted", "updated", "deleted"))
+            sum(int(cast(int, one[f"edp/{name}"].value)) for name in ("inserted", "updated", "deleted"))
             for one in stored
             if "edp/read" in one
         ]
