@@ -23,7 +23,7 @@ SYNCED := .venv/.synced
 # Tests choose their own state; what this file exports must not leak into them. They start hundreds of processes,
 # each of which would compile the project anew if it were told to write no bytecode.
 UNSET := env -u PYTHONDONTWRITEBYTECODE -u EDP_STATE -u EDP_PROJECT -u EDP_DAGSTER_STATE -u EDP_ENVIRONMENT -u DAGSTER_HOME -u MAKEFLAGS -u MAKELEVEL
-PYTEST = $(UNSET) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST = $(UNSET) $(BIN)/python -m pytest -n $(TEST_WORKERS) --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help demo ui setup test test-fast oracle faults check validate format clean install
 
@@ -52,8 +52,9 @@ test-fast: setup ## run the tests that need no server and little time
 oracle: setup ## play 100,000 steps of sources, loads and crashes against a model
 	@$(UNSET) ORACLE_SCALE=10 $(BIN)/python -m pytest -s tests/oracle
 
-faults: setup ## kill 500 loads at named points and random times, and write down what was lost
+faults: setup ## kill 500 loads and 200 applies at named points and random times, and write down what was lost
 	@$(UNSET) $(BIN)/python -m tests.faults.campaign --kills 500
+	@$(UNSET) $(BIN)/python -m tests.control_plane.campaign --kills 200 --applies 200
 
 check: setup ## format, lint, types, layers, control files, definitions, generated files, containers, pipeline
 	@$(BIN)/python scripts/check.py $(CHECKS)

@@ -203,12 +203,11 @@ def test_a_table_that_is_being_altered_is_not_waited_for_too_long(
 ) -> None:
     source = connected(postgres_server, database, postgres_server.port, read_timeout=60, lock_timeout=1)
     with postgres_server.connect(database) as connection, connection.cursor() as cursor:
-        connection.adbc_connection.set_autocommit(False)
+        connection.autocommit = False
         cursor.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(SourceError, match="did not come free in time"):
             read(source)
         connection.rollback()
-        connection.adbc_connection.set_autocommit(True)
 
 
 def test_a_read_may_be_limited_at_the_server(postgres_server: PostgresServer, database: str) -> None:

@@ -300,11 +300,10 @@ def test_b10_a_row_that_was_committed_late_is_within_the_lookback(
     noon = dt.datetime(2024, 1, 1, 12)
     run("CREATE TABLE t (id int, at timestamp)", f"INSERT INTO t VALUES (1, '{noon}'), (2, '{noon}')")
     with postgres_server.connect(postgres_database) as connection, closing(connection.cursor()) as late:
-        connection.adbc_connection.set_autocommit(False)
+        connection.autocommit = False
         late.execute(f"INSERT INTO t VALUES (3, '{noon - dt.timedelta(minutes=5)}')")
         assert ids(read(source, cursor="at", until=noon)) == [1, 2]
         connection.commit()
-        connection.adbc_connection.set_autocommit(True)
     run(f"INSERT INTO t VALUES (4, '{noon + dt.timedelta(minutes=1)}'), (5, NULL), (6, '{noon}')")
     assert ids(read(source, cursor="at", since=noon)) == [1, 2, 4, 6]
     assert ids(read(source, cursor="at", since=noon - dt.timedelta(minutes=10))) == [1, 2, 3, 4, 6]
