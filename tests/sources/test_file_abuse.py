@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-import tracemalloc
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -176,17 +175,21 @@ def test_e10_a_decompression_bomb_is_stopped_early(source: FilesSource, root: Pa
         out.write(b"id\n")
         for _ in range(700):
             out.write(line * 10_000)
-    tracemalloc.start()
-    began = pa.total_allocated_bytes()
-    largest = 0
+    # Not tracemalloc: Python 3.11 crashes where it is stopped while Arrow's own threads allocate.
+    Path("/proc/self/clear_refs").write_text("5")
+    began = _kilobytes("VmRSS")
     with closing(source):
         reader = source.read(ReadRequest(object="bomb.csv.gz", options=FilesSource.ObjectOptions(largest_ratio=50)))
         with pytest.raises(SourceError, match="grows to more than 50 times its size when decompressed"):
             for _ in reader:
-                largest = max(largest, pa.total_allocated_bytes() - began)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak + largest < 150_000_000
+                pass
+    # Half of what it would grow to; what pyarrow and its threads take for themselves is part of it.
+    assert _kilobytes("VmHWM") - began < 350_000
+
+
+def _kilobytes(figure: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{figure}:"))
 
 
 def test_e10_no_file_grows_beyond_its_limit_however_large_it_is_packed() -> None:
