@@ -13,10 +13,14 @@
     │   └── LeaseError         the table is being loaded by somebody else, or its lease was lost
     ├── StepError          a processing step failed
     ├── RefreshError       a dashboard was not refreshed
+    ├── InputsError        what a step or dashboard reads is not fit to be read; it looked at nothing
     ├── SecretError        a secret is missing or unreadable; the message holds its name only
     │   └── SecretMissing      the store has no secret of that name
+    ├── AlertError         a channel did not take an alert; another try may help
+    │   └── AlertRefused       no further try would help
     ├── StorageError       the lake or a disk refused
-    └── ControlError       the control database cannot be reached, or refused
+    ├── ControlError       the control database cannot be reached, or refused
+    └── SnapshotError      the published metadata of a location is missing, damaged, or not for this place
 
 A message says where (file:line or table), what, what was looked at, and what to do. It never holds a
 value of a row: errors of engines and drivers pass through :func:`redacted` first.
@@ -129,6 +133,10 @@ class RefreshError(PlatformError):
     """A dashboard was not refreshed."""
 
 
+class InputsError(PlatformError):
+    """What a step or dashboard reads is not fit to be read; it ended before it looked at anything."""
+
+
 class SecretError(PlatformError):
     """A secret is missing or unreadable; the message holds its name only."""
 
@@ -137,12 +145,33 @@ class SecretMissing(SecretError):  # noqa: N818 - says what is the matter
     """The store has no secret of that name."""
 
 
+class AlertError(PlatformError):
+    """A channel did not take an alert, or may not have; another try may help.
+
+    Args:
+        message: as of every error.
+        retry_after: seconds that the service asked us to wait; None: it asked for nothing.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class AlertRefused(AlertError):  # noqa: N818 - says what became of the alert
+    """A channel refuses an alert for good."""
+
+
 class StorageError(PlatformError):
     """The lake or a disk refused."""
 
 
 class ControlError(PlatformError):
     """The control database cannot be reached, or refused."""
+
+
+class SnapshotError(PlatformError):
+    """The published metadata of a location is missing, damaged, or not for this place."""
 
 
 _SPEAKS_OF_NO_ROW = frozenset(

@@ -48,6 +48,33 @@ class DdlPoint(StrEnum):
     SERVING_AFTER_COMMIT = "ddl-serving-after-commit"
 
 
+class PublishPoint(StrEnum):
+    """Every moment of publishing a snapshot at which something may end it."""
+
+    BEGUN = "publish-begun"
+    CONTENT_WRITE = "publish-content-write"
+    CONTENT_SYNC = "publish-content-sync"
+    CONTENT_RENAME = "publish-content-rename"
+    POINTER_WRITE = "publish-pointer-write"
+    POINTER_SYNC = "publish-pointer-sync"
+    POINTER_RENAME = "publish-pointer-rename"
+    POINTED = "publish-pointed"
+    CLEANUP = "publish-cleanup"
+
+
+class AlertPoint(StrEnum):
+    """Every moment of an alert at which something may end it."""
+
+    RECORDING = "alert-recording"
+    RECORDED = "alert-recorded"
+    CLAIMED = "alert-claimed"
+    SENT = "alert-sent"
+    NOTED = "alert-noted"
+
+
+Point = FaultPoint | DdlPoint | PublishPoint | AlertPoint
+
+
 class Action(StrEnum):
     """What happens at an armed point."""
 
@@ -65,7 +92,7 @@ class InjectedFault(Exception):  # noqa: N818 - it stands for any error of any l
 
 @dataclass
 class _Armed:
-    point: FaultPoint | DdlPoint
+    point: Point
     action: Action
     nth: int
     seconds: float
@@ -77,7 +104,7 @@ _armed: _Armed | None = None
 _reached: Counter[FaultPoint] | None = None
 
 
-def reach(point: FaultPoint | DdlPoint) -> None:
+def reach(point: Point) -> None:
     """Say that this moment has come; costs nothing unless a test armed something."""
     if _armed is None and _reached is None:
         return
@@ -136,11 +163,14 @@ def recorded() -> Iterator[Set[FaultPoint]]:
         yield reached.keys()
 
 
-def _point(name: str) -> FaultPoint | DdlPoint:
-    return DdlPoint(name) if name in {*DdlPoint} else FaultPoint(name)
+def _point(name: str) -> Point:
+    for points in (DdlPoint, PublishPoint, AlertPoint):
+        if name in {*points}:
+            return points(name)
+    return FaultPoint(name)
 
 
-def _act(point: FaultPoint | DdlPoint) -> None:
+def _act(point: Point) -> None:
     fault = _armed
     # Loads of several tables run in threads of one process.
     with _lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,16 @@ class Settings:
         home: ``DAGSTER_HOME``: ``dagster.yaml`` and ``environments/``; in git.
         state: ``EDP_STATE``: everything the embedded default writes; never in git.
         environment: ``EDP_ENVIRONMENT``: name of a file in ``environments/``.
+        user: ``EDP_USER``: who develops here, where the environment is a personal one; None: it does not say.
+        account: of the operating system, for want of ``user``; None: the system does not know.
     """
 
     project: Path
     home: Path
     state: Path
     environment: str
+    user: str | None = None
+    account: str | None = None
 
     @property
     def environments(self) -> Path:
@@ -40,13 +45,14 @@ class Settings:
 
     def variables(self) -> dict[str, str]:
         """The environment variables that carry these settings to a child process."""
-        return {
+        variables = {
             "EDP_PROJECT": str(self.project),
             "DAGSTER_HOME": str(self.home),
             "EDP_STATE": str(self.state),
             "EDP_DAGSTER_STATE": str(self.dagster_state),
             "EDP_ENVIRONMENT": self.environment,
         }
+        return variables if self.user is None else {**variables, "EDP_USER": self.user}
 
 
 def read_settings(*, start: Path | None = None, environment: str | None = None) -> Settings:
@@ -65,6 +71,8 @@ def read_settings(*, start: Path | None = None, environment: str | None = None) 
         home=_folder("DAGSTER_HOME", project / "dagster_home"),
         state=_folder("EDP_STATE", project / ".edp"),
         environment=environment or os.environ.get("EDP_ENVIRONMENT") or "dev",
+        user=os.environ.get("EDP_USER") or None,
+        account=_account(),
     )
 
 
@@ -112,6 +120,14 @@ def _project(start: Path) -> Path:
             )
         ]
     )
+
+
+def _account() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        # A container may run under a number that no account has.
+        return None
 
 
 def _folder(name: str, default: Path) -> Path:

@@ -36,19 +36,28 @@ IMPORTED = (
     "dagster._cli.job",
     "deltalake.transaction",
     "duckdb",
+    "platform_core.cli.apply",
     "platform_core.cli.check",
+    "platform_core.cli.ddl",
     "platform_core.cli.demo",
     "platform_core.cli.ingest",
     "platform_core.cli.keys",
     "platform_core.cli.list",
     "platform_core.cli.run",
+    "platform_core.cli.secrets",
     "platform_core.cli.setup",
+    "platform_core.control.plan.applying",
+    "platform_core.control.plan.planning",
+    "platform_core.control.plan.rendering",
     "platform_core.definitions",
     "platform_core.engines.local",
     "platform_core.execution.instance",
     "platform_core.lake.history",
     "platform_core.masks.keyed_hash",
+    "platform_core.operations.ddl",
+    "platform_core.operations.doctor",
     "platform_core.operations.ingest",
+    "platform_core.operations.prune",
     "platform_core.operations.refresh",
     "platform_core.sources.files",
     "platform_core.sources.sqlite",
@@ -155,20 +164,25 @@ class Nursery:
         self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, code: str | None, module: str | None
     ) -> Forked:
         """Fork a program: a module, or code as `python -c` runs it."""
-        ours, theirs = socket.socketpair()
         read_in, stdin = os.pipe()
         stdout, write_out = os.pipe()
         stderr, write_err = os.pipe()
-        given = [theirs.fileno(), read_in, write_out, write_err]
+        given = [read_in, write_out, write_err]
         asked = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "code": code, "module": module}
-        body = json.dumps(asked).encode()
-        with theirs, self._turn:
-            socket.send_fds(self._line, [len(body).to_bytes(_LENGTH)], given)
-            self._line.sendall(body)
-        for inherited in given[1:]:
+        ours = self.begin(asked, streams=given)
+        for inherited in given:
             os.close(inherited)
         text = {"encoding": "utf-8", "errors": "replace"}
         return Forked(ours, os.fdopen(stdin, "w", **text), os.fdopen(stdout, **text), os.fdopen(stderr, **text))
+
+    def begin(self, asked: Mapping[str, Any], *, streams: Sequence[int]) -> socket.socket:
+        """Fork a program that reads and writes these streams; the line tells its number, and at last how it ended."""
+        ours, theirs = socket.socketpair()
+        body = json.dumps(asked).encode()
+        with theirs, self._turn:
+            socket.send_fds(self._line, [len(body).to_bytes(_LENGTH)], [theirs.fileno(), *streams])
+            self._line.sendall(body)
+        return ours
 
     def close(self) -> None:
         """End the process, and all that it has forked."""
@@ -213,6 +227,18 @@ def run_forked(
     process.stdin.close()
     stdout, stderr = process.communicate(timeout)
     return subprocess.CompletedProcess(list(arguments), process.wait(), stdout, stderr)
+
+
+def run_with_streams(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, streams: Sequence[int]) -> int:
+    """Run `edp` on open files, as a shell would start it, to its end; returns how it ended.
+
+    Args:
+        streams: what it reads, what it writes, and where it complains.
+    """
+    asked = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "code": None, "module": EDP}
+    with _nursery().begin(asked, streams=streams) as line:
+        _number(line)
+        return _number(line)
 
 
 def _number(line: socket.socket) -> int:

@@ -1,4 +1,4 @@
-"""How long a location of thousands of tables takes from YAML to Dagster definitions, beside a plain factory.
+"""How long a location of thousands of tables takes to Dagster definitions: from YAML, from a snapshot, and plainly.
 
     python -m benchmarks.load [--tables 5000] [--queries 0] [--repeat 3] [--write]
 
@@ -30,6 +30,8 @@ IMPORTED = "import platform_core.definitions"
 PLAIN = "plain @asset factory, resolved"
 WHOLE = "build_definitions, YAML included"
 RESOLVED = "– resolved by Dagster"
+LOADED = "snapshot to Manifest"
+WHOLE_OF_SNAPSHOT = "build_definitions, snapshot included"
 
 Seconds = tuple[float, float]
 """Wall and processor time."""
@@ -90,20 +92,71 @@ def _measure_definitions(control: Path, clock: Clock, *, tables: int) -> None:
         return
     with clock.phase(IMPORTED):
         from platform_core.definitions import build_definitions
-    from platform_core.settings import read_settings
-
-    project = control.parent.parent
-    environments = project / "dagster_home" / "environments"
-    environments.mkdir(parents=True, exist_ok=True)
-    (project / "workspace.yaml").write_text("load_from: [{python_module: big.definitions}]\n")
-    (environments / "dev.yaml").write_text("lake: {root: lake}\nsecrets: {type: environment}\n")
-    settings = dataclasses.replace(
-        read_settings(), project=project, home=environments.parent, state=project / "state", environment="dev"
-    )
+    settings = _settings(control, manifest="files")
     with clock.phase(WHOLE):
         definitions = build_definitions(control, settings=settings)
     with clock.phase(RESOLVED):
         definitions.get_repository_def()
+
+
+def publish(control: Path) -> None:
+    """Apply the location and publish it, as ``edp apply`` does."""
+    from platform_core.control.environment import load_environment
+    from platform_core.control.plan.applying import apply_plan
+    from platform_core.control.plan.planning import plan_from_git
+    from platform_core.control.snapshot.publish import publish_snapshot
+    from platform_core.control.store.store import open_store
+
+    settings = _settings(control, manifest="snapshot")
+    (control.parent / "definitions.py").touch()
+    (settings.project / "workspace.yaml").write_text(
+        "load_from: [{python_module: {module_name: big.definitions, location_name: big, working_directory: .}}]\n"
+    )
+    environment = load_environment(settings)
+    store = open_store(environment, state=settings.state)
+    apply_plan(plan_from_git(settings, environment, store, author="benchmark"), environment, store, author="benchmark")
+    publish_snapshot(environment, store, state=settings.state)
+    store.close()
+
+
+def measure_snapshot(control: Path, *, tables: int) -> dict[str, Seconds]:
+    """Seconds by phase of one start from what :func:`publish` has published, in this process."""
+    from platform_core.settings import Settings
+
+    clock = Clock()
+    with clock.phase(DAGSTER):
+        import dagster  # noqa: F401
+    with clock.phase(IMPORTED):
+        from platform_core.definitions import build_definitions
+    from platform_core.control.environment import load_environment
+    from platform_core.control.snapshot.loading import load_snapshot
+
+    settings: Settings = _settings(control, manifest="snapshot")
+    with clock.phase(WHOLE_OF_SNAPSHOT):
+        definitions = build_definitions(control, settings=settings)
+    with clock.phase(RESOLVED):
+        definitions.get_repository_def()
+    environment = load_environment(settings)
+    with clock.phase(LOADED):
+        manifest = load_snapshot(control.parent, environment=environment, state=settings.state).manifest
+    assert len(manifest.ingestions) + len(manifest.steps) == tables
+    return clock.seconds
+
+
+def _settings(control: Path, *, manifest: str) -> Any:
+    """The settings of a project around a control folder, whose environment says where metadata comes from."""
+    from platform_core.settings import read_settings
+
+    project = control.parent.parent
+    environments = project / f"dagster_home_{manifest}" / "environments"
+    environments.mkdir(parents=True, exist_ok=True)
+    (project / "workspace.yaml").touch()
+    (environments / "dev.yaml").write_text(
+        f"lake: {{root: lake}}\nsecrets: {{type: environment}}\ncontrol: {{manifest: {manifest}}}\n"
+    )
+    return dataclasses.replace(
+        read_settings(), project=project, home=environments.parent, state=project / "state", environment="dev"
+    )
 
 
 def _plain_definitions(tables: int) -> Any:
@@ -147,6 +200,15 @@ def summary(runs: list[dict[str, Seconds]], *, tables: int, queries: int) -> str
     return "\n".join(lines)
 
 
+def summary_of_snapshot(runs: list[dict[str, Seconds]]) -> str:
+    """The same of starts from a published snapshot, in processes of their own."""
+    lines = ["From a published snapshot:", "", "| phase | wall | processor |", "|---|---|---|"]
+    lines += [f"| {phase} | {_spread(runs, (phase,), 0)} | {_spread(runs, (phase,), 1)} |" for phase in runs[0]]
+    ours = (IMPORTED, WHOLE_OF_SNAPSHOT, RESOLVED)
+    lines.append(f"| **beyond `{DAGSTER}`** | {_spread(runs, ours, 0)} | {_spread(runs, ours, 1)} |")
+    return "\n".join(lines)
+
+
 def _spread(runs: list[dict[str, Seconds]], phases: tuple[str, ...], kind: int) -> str:
     values = [sum(run[phase][kind] for phase in phases) for run in runs]
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
@@ -161,21 +223,43 @@ def main() -> None:
     parser.add_argument("--without-dagster", action="store_true", help="YAML to Manifest only")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results/load.md")
     parser.add_argument("--once", metavar="CONTROL", help=argparse.SUPPRESS)
+    parser.add_argument("--publish", metavar="CONTROL", help=argparse.SUPPRESS)
+    parser.add_argument("--once-from-snapshot", metavar="CONTROL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
         found = measure(Path(options.once), tables=options.tables, with_dagster=not options.without_dagster)
         print(json.dumps(found))
         return
-    runs = []
+    if options.publish:
+        publish(Path(options.publish))
+        return
+    if options.once_from_snapshot:
+        print(json.dumps(measure_snapshot(Path(options.once_from_snapshot), tables=options.tables)))
+        return
+    runs: list[dict[str, Seconds]] = []
+    runs_of_snapshot: list[dict[str, Seconds]] = []
     with tempfile.TemporaryDirectory() as folder:
         control = write_control_folder(Path(folder), tables=options.tables, queries=options.queries)
-        command = [sys.executable, "-m", "benchmarks.load", "--tables", str(options.tables), "--once", str(control)]
-        command += ["--without-dagster"] if options.without_dagster else []
+        command = [sys.executable, "-m", "benchmarks.load", "--tables", str(options.tables)]
+        how = ["--without-dagster"] if options.without_dagster else []
         environment = {"PYTHONPATH": str(Path.cwd()), "EDP_PROJECT": folder, "PATH": "/usr/bin:/bin"}
+
+        def process(*arguments: str) -> str:
+            done = subprocess.run(
+                [*command, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment
+            )
+            return done.stdout
+
+        if not options.without_dagster:
+            process("--publish", str(control))
         for _ in range(options.repeat):
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
+            runs.append(json.loads(process("--once", str(control), *how).splitlines()[-1]))
+            if not options.without_dagster:
+                told = process("--once-from-snapshot", str(control))
+                runs_of_snapshot.append(json.loads(told.splitlines()[-1]))
     text = summary(runs, tables=options.tables, queries=options.queries)
+    if runs_of_snapshot:
+        text += "\n\n" + summary_of_snapshot(runs_of_snapshot)
     print(text)
     if options.write:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,13 @@ from platform_core.cli.plan import (
     open_control,
     show_plan,
 )
+from platform_core.cli.publish import publish_applied, published_as_json, published_lines
 from platform_core.settings import read_settings
 
 if TYPE_CHECKING:
     from platform_core.control.plan.applying import Applied
     from platform_core.control.plan.plan import Plan
+    from platform_core.control.snapshot.publish import Published
 
 
 @click.command("apply")
@@ -45,6 +47,8 @@ def command(
 
     Refused if the control tables have moved since the plan was made, if it was made for another environment or by
     another release, if its file was edited, or while somebody else applies. Changes that are marked need a reason.
+    Where code locations load snapshots (`control.manifest: snapshot`), the new one is published at once; if that fails,
+    what was applied stands, and `edp publish` repairs it.
 
     \b
     Examples:
@@ -70,16 +74,23 @@ def command(
         if not as_json:
             show_plan(plan, as_json=False, as_markdown=False, out=None)
     applied = apply_plan(plan, spec, store, author=who, approval=approve)
-    if as_json:
-        click.echo(json.dumps(_as_json(plan, applied), indent=2, ensure_ascii=False))
-    else:
+    if not as_json:
         click.echo("\n".join(_lines(plan, applied)))
+    published: Published | None = None
+    try:
+        published = publish_applied(spec, store, state=settings.state, serial=applied.serial)
+    finally:
+        # Whatever becomes of publishing, a program learns what was applied.
+        if as_json:
+            click.echo(json.dumps(_as_json(plan, applied, published), indent=2, ensure_ascii=False))
+    if published is not None and not as_json and (published.moved or published.gone):
+        click.echo("\n".join(published_lines(published, environment=spec.name)))
 
 
 def _lines(plan: Plan, applied: Applied) -> list[str]:
     from platform_core.control.plan.applying import reloads
 
-    if not plan.changes:
+    if plan.is_empty:
         return [f"nothing to do: {plan.environment} stays at serial {applied.serial}"]
     lines = [
         f"applied to {plan.environment}: {applied.created:,} created, {applied.changed:,} changed, "
@@ -93,7 +104,7 @@ def _lines(plan: Plan, applied: Applied) -> list[str]:
     return lines
 
 
-def _as_json(plan: Plan, applied: Applied) -> dict[str, object]:
+def _as_json(plan: Plan, applied: Applied, published: Published | None) -> dict[str, object]:
     from platform_core.control.plan.applying import reloads
 
     return {
@@ -105,4 +116,5 @@ def _as_json(plan: Plan, applied: Applied) -> dict[str, object]:
         "changed": applied.changed,
         "deleted": applied.deleted,
         "reloads": [{"table": change.address, "reload": mark.reload} for change, mark in reloads(plan)],
+        "published": None if published is None else published_as_json(published),
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
-from platform_core.control.environment import environment_names
+from platform_core.control.environment import environment_names, read_environment
+from platform_core.control.report import Report
 from platform_core.settings import read_settings
 
 
@@ -25,10 +26,13 @@ def command() -> None:
 
 @command.command("list")
 def list_() -> None:
-    """Name every environment; the one in use is marked."""
+    """Name every environment; the one in use is marked, and which ones are personal."""
     settings = read_settings()
     for name in environment_names(settings):
-        click.echo(f"{'*' if name == settings.environment else ' '} {name}")
+        # A file that is wrong is a name all the same; edp check tells what is wrong with it.
+        spec = read_environment(replace(settings, environment=name), Report(settings.project))
+        personal = "  (personal: each user's own tables)" if spec is not None and spec.developer else ""
+        click.echo(f"{'*' if name == settings.environment else ' '} {name}{personal}")
 
 
 @command.command("diff")

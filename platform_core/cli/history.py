@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from platform_core.control.store.history import Apply, Version
 
 _WIDEST = 60
+_COMMIT = 12
 
 
 @click.command("history")
@@ -46,7 +47,10 @@ def command(kind: str | None, address: str | None, limit: int, environment: str 
     if as_json:
         click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     elif entries:
-        shown = [{name: value for name, value in entry.items() if name not in _HIDDEN} for entry in entries]
+        told = [
+            name for name in entries[0] if name not in _HIDDEN and any(entry[name] is not None for entry in entries)
+        ]
+        shown = [{name: _short(name, entry[name]) for name in told} for entry in entries]
         click.echo(_aligned(list(shown[0]), [[_cell(value) for value in entry.values()] for entry in shown]))
     else:
         click.echo("nothing was applied" if kind is None else f"no {kind} {address} was ever applied")
@@ -99,6 +103,14 @@ def _apply(apply: Apply) -> dict[str, Any]:
         "went back to": apply.restored,
         "plan": apply.plan,
     }
+
+
+def _short(name: str, value: Any) -> Any:
+    """A commit as git abbreviates it; anything else as it is."""
+    if name != "commit" or value is None:
+        return value
+    commit, dash, rest = str(value).partition("-")
+    return commit[:_COMMIT] + dash + rest
 
 
 def _cell(value: object) -> str:

@@ -142,7 +142,16 @@ class _Project:
         return sorted(workstreams) or known
 
     def keeper(self) -> MaskingKeyKeeper:
-        """The store, where the platform makes keys in it; PluginError where it does not."""
+        """The store, where the platform makes keys in it; PluginError where it does not.
+
+        SecretError in a personal environment: what is looked at there are one person's tables, and the key is that of
+        everybody's.
+        """
+        if self.environment.developer:
+            raise SecretError(
+                f"environment '{self.environment.name}' is a personal one, and its masking keys are everybody's\n"
+                "  name the environment whose tables are masked with them: --env <name>"
+            )
         if not isinstance(self.store, MaskingKeyKeeper):
             raise PluginError(
                 f"secret store '{self.environment.secrets.type}' is filled by its owner, never by the platform\n"
@@ -164,7 +173,7 @@ class _Project:
                 yield spec
 
     def tokens(self, workstream: str) -> list[Tokens]:
-        lake = open_lake(self.environment.lake, secrets=self.store)
+        lake = open_lake(self.environment, secrets=self.store)
         return [found for spec in self.hashed(workstream) for found in tokens_of(spec, lake=lake)]
 
     def entry(self, workstream: str, *, tokens: bool) -> dict[str, Any]:

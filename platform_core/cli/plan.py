@@ -62,7 +62,17 @@ def command(
     spec, store = open_control(settings)
     plan = plan_from_git(settings, spec, store, author=author_of(settings, author), locations=locations)
     show_plan(plan, as_json=as_json, as_markdown=as_markdown, out=out)
-    raise SystemExit(CHANGES_PENDING if plan.changes else 0)
+    _tell_unpublished(spec, store, settings)
+    raise SystemExit(0 if plan.is_empty else CHANGES_PENDING)
+
+
+def _tell_unpublished(spec: EnvironmentSpec, store: ControlStore, settings: Settings) -> None:
+    """Say where code locations do not get what is applied; beside the plan, which is not about it."""
+    from platform_core.control.snapshot.standing import behind
+    from platform_core.specs.environment import ManifestOrigin
+
+    if spec.control.manifest is ManifestOrigin.SNAPSHOT and (late := behind(spec, store, state=settings.state)):
+        click.echo(f"note: {late}", err=True)
 
 
 def open_control(settings: Settings) -> tuple[EnvironmentSpec, ControlStore]:

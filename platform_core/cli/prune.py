@@ -54,7 +54,7 @@ def command(
     else:
         click.echo("\n".join(_line(each, removed=yes) for each in chosen))
         if not yes and any(each.kept is None for each in chosen):
-            click.echo('\nremove them for good: edp prune --yes --approve "<reason>"')
+            click.echo(f'\nremove them for good: edp prune --env {spec.name} --yes --approve "<reason>"')
 
 
 def _line(remnant: Remnant, *, removed: bool) -> str:

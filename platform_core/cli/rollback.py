@@ -47,4 +47,4 @@ def command(
     spec, store = open_control(settings)
     plan = plan_rollback(settings, spec, store, serial=serial, author=author_of(settings, author))
     show_plan(plan, as_json=as_json, as_markdown=as_markdown, out=out)
-    raise SystemExit(CHANGES_PENDING if plan.changes else 0)
+    raise SystemExit(0 if plan.is_empty else CHANGES_PENDING)

@@ -122,6 +122,7 @@ def list_command(environment: str | None, as_json: bool) -> None:
         owners=project.owners(),
         warning=project.environment.secret_warning,
         now=now,
+        environment=environment,
     )
     if as_json:
         click.echo(json.dumps([_standing_as_json(each, now) for each in found], indent=2))
@@ -164,6 +165,7 @@ def check_command(locations: tuple[str, ...], no_connect: bool, environment: str
         owners=project.owners(),
         warning=project.environment.secret_warning,
         now=now,
+        environment=environment,
     )
     tests: list[ConnectionTest] = []
     needed = [each.name for each in standings if each.dependents.environment and not each.standing.is_good]
@@ -189,7 +191,8 @@ def check_command(locations: tuple[str, ...], no_connect: bool, environment: str
             click.echo(f"connections were not tested: the environment itself needs {', '.join(needed)}")
         for name in project.found.unchecked:
             click.echo(f"location '{name}' was not looked at: its control files are not on this machine")
-        click.echo(f"{len(bad)} of {len(standings) + len(tests)} are not as they must be" if bad else "all is well")
+        told = "is not as it must be" if len(bad) == 1 else "are not as they must be"
+        click.echo(f"{len(bad)} of {len(standings) + len(tests)} {told}" if bad else "all is well")
     if bad:
         raise SystemExit(1)
 

@@ -16,6 +16,7 @@ import yaml
 from platform_core.control.environment import load_environment
 from platform_core.control.load import load_manifest
 from platform_core.control.loads import migrate
+from platform_core.control.store.store import open_store
 from platform_core.control.workspace import read_workspace
 from platform_core.errors import ConfigError, Issue, Place, StorageError
 from platform_core.lake.paths import Lake
@@ -26,7 +27,7 @@ from platform_core.settings import Settings, environment_value, publish, read_se
 from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.manifest import Manifest
 
-_DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
 """What Dagster makes below the folder of its SQLite storage."""
 
 Say = Callable[[str], None]
@@ -114,6 +115,9 @@ def _prepare_control_database(environment: EnvironmentSpec, settings: Settings, 
     """Create or migrate the control database, so that no load is the first to do it."""
     secrets = open_secrets(environment.secrets)
     applied = migrate(environment.control, state=settings.state, secrets=secrets)
+    store = open_store(environment, state=settings.state)
+    store.prepare()
+    store.close()
     if applied:
         say(f"brought the control database up to date ({len(applied)} migrations)")
 
@@ -121,7 +125,7 @@ def _prepare_control_database(environment: EnvironmentSpec, settings: Settings, 
 def _prepare_instance(settings: Settings, say: Say) -> None:
     """Create or migrate the storage that ``dagster.yaml`` declares."""
     file = settings.home / "dagster.yaml"
-    document = _read_instance_file(file)
+    document = read_instance_file(file)
     marker = settings.dagster_state / ".prepared"
     release = version("dagster")
     # A database elsewhere may be another one today; it is looked at each time.
@@ -129,7 +133,7 @@ def _prepare_instance(settings: Settings, say: Say) -> None:
     if embedded and _is_prepared(marker, release):
         return
     migrated = marker.is_file()
-    existed = any((marker.parent / name).is_file() for name in _DATABASES)
+    existed = any((marker.parent / name).is_file() for name in DATABASES)
     marker.parent.mkdir(parents=True, exist_ok=True)
     from platform_core.execution.instance import prepare_storage
 
@@ -150,11 +154,11 @@ def _is_prepared(marker: Path, release: str) -> bool:
     return (
         marker.is_file()
         and marker.read_text() == release
-        and all((marker.parent / name).is_file() for name in _DATABASES)
+        and all((marker.parent / name).is_file() for name in DATABASES)
     )
 
 
-def _read_instance_file(file: Path) -> dict[str, Any]:
+def read_instance_file(file: Path) -> dict[str, Any]:
     """The parsed ``dagster.yaml``; ConfigError where it is missing, broken or names an unset variable."""
     if not file.is_file():
         hint = "DAGSTER_HOME must name the folder of dagster.yaml"
@@ -229,9 +233,9 @@ def _prepare_dbt(
 ) -> None:
     """Build the manifests that are missing or older than their project; ``anew``: all of them."""
     # Parsing opens no table, so no secret of the store is needed.
-    lake = Lake(environment.lake.root)
+    lake = Lake.of(environment.lake.root, environment.person, storage_options={})
     for spec in manifest.dbt:
-        project = open_project(spec, root=manifest.root, state=settings.state)
+        project = open_project(spec, root=manifest.root, state=settings.state, person=environment.person)
         if anew and project.manifest.is_file():
             # Older than everything; it stays in place for those who read it meanwhile.
             os.utime(project.manifest, (0, 0))

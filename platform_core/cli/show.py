@@ -40,7 +40,7 @@ def command(kind: str, address: str, as_of: str | None, environment: str | None,
 
     known_kind(kind)
     moment = None if as_of is None else _moment(as_of)
-    _, store = open_control(read_settings(environment=environment))
+    spec, store = open_control(read_settings(environment=environment))
 
     def look(connection: sa.Connection) -> Version | None:
         if moment is None:
@@ -51,7 +51,8 @@ def command(kind: str, address: str, as_of: str | None, environment: str | None,
     if found is None:
         ever = store.read(lambda connection: read_versions(connection, kind=kind, address=address, limit=1))
         when = f"at {moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "now"
-        hint = f"see its versions: edp history {kind} {address}" if ever else "none of that name was ever applied"
+        where = f"edp history {kind} {address} --env {spec.name}"
+        hint = f"see its versions: {where}" if ever else "none of that name was ever applied"
         raise PlanError(f"there is no {kind} {address} {when}\n  {hint}")
     if as_json:
         click.echo(json.dumps(version_as_json(found), indent=2, ensure_ascii=False))

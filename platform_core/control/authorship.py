@@ -26,11 +26,17 @@ def git_commit(folder: Path) -> str | None:
     return f"{commit}-dirty" if changed or changed is None else commit
 
 
+def has_uncommitted_edits(file: Path) -> bool:
+    """Whether a file differs from what is committed; never outside of git."""
+    return bool(_git(file.parent, "status", "--porcelain", "--", file.name))
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git says; None where there is no git, or it refuses."""
     try:
         done = subprocess.run(  # noqa: S603 - fixed words; the folder is one of the project
-            ["git", *arguments],  # noqa: S607 - whichever git the person uses
+            # Looking must not stand in the way of somebody who commits at this moment.
+            ["git", "--no-optional-locks", *arguments],  # noqa: S607 - whichever git the person uses
             cwd=folder,
             capture_output=True,
             text=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from platform_core.control.dbt_projects import read_dbt_projects
+from platform_core.control.alert_rules import check_alert_rules
+from platform_core.control.dbt_projects import DbtModels, read_dbt_projects
+from platform_core.control.expectation_checks import check_expectations
 from platform_core.control.ingestion_checks import check_ingestions
 from platform_core.control.plugin_options import check_plugin_options
 from platform_core.control.reading import Reading
@@ -12,8 +14,11 @@ from platform_core.control.schedules import cron_fault, time_zone_fault
 from platform_core.control.steps import check_steps
 
 
-def check_reading(reading: Reading, report: Report) -> Tables:
+def check_reading(reading: Reading, report: Report, *, files: bool = True) -> Tables:
     """Check plug-in options, schedules, steps, dbt projects and references of one location.
+
+    Args:
+        files: whether the location's package is here, so that queries, functions and dbt projects can be looked into.
 
     Returns:
         What the location makes and reads, to be checked against other locations.
@@ -21,7 +26,11 @@ def check_reading(reading: Reading, report: Report) -> Tables:
     check_plugin_options(reading, report)
     check_ingestions(reading, report)
     _check_schedules(reading, report)
+    if not files:
+        return check_references(reading, [DbtModels(entry, known=False) for entry in reading.dbt], report)
     check_steps(reading, report)
+    check_expectations(reading, report)
+    check_alert_rules(reading, report)
     return check_references(reading, read_dbt_projects(reading, report), report)
 
 

@@ -120,6 +120,19 @@ class Database:
             self.prepare(patience=patience)
         return self._patiently(lambda: self._once(work, durable=durable), patience=patience)
 
+    def look(self, work: Callable[[sa.Connection], T], *, patience: float = PATIENCE) -> T:
+        """Run one transaction on the database as it is: nothing is brought up to date, and no file is made.
+
+        Raises:
+            ControlError: there is no file, or the database refused, or was busy or away for longer.
+            SecretError: the password is missing.
+        """
+        if self.url.file is not None and not self.url.file.is_file():
+            raise ControlError(f"control database: there is no file\n  looked at: {self.url}\n  make it: edp setup")
+        if self._process != os.getpid():
+            self._begin_in_this_process()
+        return self._patiently(lambda: self._once(work, durable=False), patience=patience)
+
     def clock(self, connection: sa.Connection) -> dt.datetime:
         """The time, UTC: of the server where there is one, so that all machines share a clock."""
         if self.is_sqlite:
@@ -181,9 +194,13 @@ class Database:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield
         finally:
-            if durable:
-                driver.execute("PRAGMA synchronous = NORMAL")
-            driver.close()
+            # One that was interrupted in the middle of a statement is closed already.
+            if not connection.invalidated:
+                # A commit that failed may leave its transaction open.
+                connection.connection.rollback()
+                if durable:
+                    driver.execute("PRAGMA synchronous = NORMAL")
+                driver.close()
 
     def _opened(self) -> sa.Engine:
         with self._opening:

@@ -65,6 +65,7 @@ class Catalog:
         makers: Mapping[TableRef, Maker],
         views: frozenset[TableRef] = frozenset(),
         tables: frozenset[TableRef] = frozenset(),
+        shared: Callable[[TableRef], Shape | None] = lambda _: None,
     ) -> None:
         """Keep where live tables are looked at.
 
@@ -73,8 +74,10 @@ class Catalog:
             makers: what writes the tables that are declared.
             views: names of views that migrations have made or will make.
             tables: names of such tables, for what is said of a name that is not known.
+            shared: the table or view that is read where a person has none of the name; None: there is none.
         """
         self._live = live
+        self._shared = shared
         self._seen: dict[TableRef, Shape | None] = {}
         self._now: dict[TableRef, Shape | None] = {}
         self.makers = makers
@@ -83,7 +86,9 @@ class Catalog:
 
     def copy(self) -> Catalog:
         """The same schema, to be changed apart."""
-        twin = Catalog(self._live, makers=self.makers, views=frozenset(self._views), tables=self._tables)
+        twin = Catalog(
+            self._live, makers=self.makers, views=frozenset(self._views), tables=self._tables, shared=self._shared
+        )
         twin._seen = self._seen
         twin._now = dict(self._now)
         return twin
@@ -99,6 +104,14 @@ class Catalog:
             return Shape(columns=None)
         return found
 
+    def readable(self, ref: TableRef) -> Shape | None:
+        """A table or view that a view may read: as :func:`find`, else the shared one, which no statement changes."""
+        found = self.find(ref)
+        if found is not None and found.columns is not None:
+            return found
+        # Gone by a statement of these migrations or never there: either way not the person's.
+        return self._shared(ref) or found
+
     def table(self, ref: TableRef) -> Shape:
         """A table whose columns are known.
 
@@ -107,6 +120,8 @@ class Catalog:
         """
         found = self.find(ref)
         if found is None:
+            if self._shared(ref) is not None:
+                raise SqlFault(f"table '{ref}' is a shared one, and not yours to change", "build your own first")
             raise SqlFault(f"there is no table '{ref}'", *self._known(ref), "make it in an earlier migration")
         if found.is_view:
             raise SqlFault(f"'{ref}' is a view, not a table", "use CREATE OR REPLACE VIEW to change it")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from platform_core.control.documents import MAX_BYTES
+from platform_core.control.numbered_files import NAME, check_numbers, read_text
 from platform_core.control.report import Report, excerpt
 from platform_core.specs.base import is_name
 from platform_core.specs.ddl import LAKE, STATEMENTS_PER_MIGRATION, Stamp
@@ -21,7 +21,6 @@ DDL_FOLDER = "ddl"
 DIALECTS = {LAKE: "duckdb"}
 SERVING_DIALECT = "postgres"
 
-_NAME = re.compile(r"(?P<number>[0-9]{4})_(?P<name>[a-z0-9_]+)\.sql")
 _TARGET = re.compile(r"--\s*target:\s*(?P<target>\S.*?)\s*")
 _SIMILAR = re.compile(r"--\s*targets?\b", re.IGNORECASE)
 
@@ -106,7 +105,7 @@ def read_migrations(root: Path, *, location: str, workstreams: Sequence[str], re
             report.add(entry, 0, f"'{excerpt(entry.name)}' is no workstream of location '{location}'", *hints)
         else:
             of_one = list(_of_workstream(entry, location, report))
-            _check_numbers(of_one, report)
+            check_numbers(of_one, report, noun="migration")
             found += of_one
     return found
 
@@ -119,13 +118,13 @@ def _of_workstream(folder: Path, location: str, report: Report) -> Iterator[Migr
     for file in sorted(folder.iterdir()):
         if file.name.startswith("."):
             continue
-        match = _NAME.fullmatch(file.name)
+        match = NAME.fullmatch(file.name)
         if match is None or not file.is_file():
             report.add(
                 file, 0, "is no migration", "name it with four digits and words: 0001_create_stations.sql, counted on"
             )
             continue
-        text = _text(file, report)
+        text = read_text(file, report)
         if text is None:
             continue
         target = _target(file, text, report)
@@ -143,20 +142,6 @@ def _of_workstream(folder: Path, location: str, report: Report) -> Iterator[Migr
             checksum=hashlib.sha256(text.encode()).hexdigest(),
             statements=statements,
         )
-
-
-def _text(file: Path, report: Report) -> str | None:
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            report.add(file, 0, f"has more than {MAX_BYTES:,} bytes")
-            return None
-        # A checkout may give a file other line ends, and editors a mark at its beginning.
-        return file.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
-        report.add(file, 0, f"cannot be read: {error.strerror or type(error).__name__}")
-    except UnicodeDecodeError:
-        report.add(file, 0, "is not UTF-8 text", "save the file as UTF-8")
-    return None
 
 
 def _target(file: Path, text: str, report: Report) -> str | None:
@@ -197,25 +182,3 @@ def _statements(file: Path, text: str, target: str, report: Report) -> tuple[Sta
         Statement(position=position, sql=part.sql, line=part.line, node=part.node)
         for position, part in enumerate(parts, start=1)
     )
-
-
-def _check_numbers(migrations: Sequence[Migration], report: Report) -> None:
-    """Numbers count on from 0001, each once: their order is the order in which the changes are made."""
-    expected = 1
-    for migration, before in zip(migrations, [None, *migrations], strict=False):
-        if before is not None and migration.number == before.number:
-            report.add(
-                migration.file,
-                0,
-                f"number {migration.number:04d} is taken by {before.file.name}",
-                f"give the one that was applied nowhere yet the next free number, {migrations[-1].number + 1:04d}",
-            )
-            continue
-        if migration.number != expected:
-            report.add(
-                migration.file,
-                0,
-                f"number {migration.number:04d} follows {expected - 1:04d}: there is no migration {expected:04d}",
-                f"restore {expected:04d} from git if it was applied; else rename this file to {expected:04d}_…",
-            )
-        expected = migration.number + 1

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from platform_core.control.ddl_files import Migration
 from platform_core.control.ddl_tables import ddl_history
+from platform_core.control.numbered_files import report_edited, report_late, report_missing, report_renamed
 from platform_core.control.report import Report
 
 Status = Literal["running", "applied", "failed"]
@@ -163,14 +164,13 @@ def _check_there(migrations: Sequence[Migration], history: Sequence[Applied], en
             continue
         near = next((each.file.parent for each in migrations if each.workstream == row.workstream), None)
         same = next((each for each in migrations if each.checksum == row.checksum), None)
-        moved = (f"its text is now in {same.file.name}: give that file its old name back",) if same else ()
-        report.add(
+        report_missing(
             (near or Path("ddl") / row.workstream) / f"{row.name}.sql",
-            0,
-            f"the file of migration {row.number:04d} is missing",
-            f"{_how(row)} in environment '{environment}' {_when(row)}",
-            *moved,
-            "restore the file from git",
+            row.number,
+            report,
+            noun="migration",
+            applied=f"{_how(row)} in environment '{environment}' {_when(row)}",
+            text_now_in=same.file if same else None,
         )
 
 
@@ -179,12 +179,13 @@ def _check_order(
 ) -> None:
     last = newest.get((migration.workstream, migration.target))
     if last is not None and last.number > migration.number:
-        report.add(
+        report_late(
             migration.file,
-            0,
-            f"migration {migration.number:04d} was not applied, but the later {last.number:04d} was",
-            f"{last.name} was applied in environment '{environment}' {_when(last)}",
-            "give this file the next free number; a number in the middle would make environments differ",
+            migration.number,
+            report,
+            noun="migration",
+            later=last.number,
+            applied=f"{last.name} was applied in environment '{environment}' {_when(last)}",
         )
 
 
@@ -209,21 +210,9 @@ def _check_unchanged(migration: Migration, row: Applied, environment: str, repor
             ),
             0,
         )
-        report.add(
-            migration.file,
-            line,
-            f"migration {migration.number:04d} was edited after it had been applied",
-            where,
-            "put its text back (git log shows it), and make the change in a new migration",
-        )
+        report_edited(migration.file, migration.number, report, noun="migration", applied=where, line=line)
     elif migration.name != row.name:
-        report.add(
-            migration.file,
-            0,
-            f"migration {migration.number:04d} had another name when it was applied: {row.name}.sql",
-            where,
-            "give the file its old name back",
-        )
+        report_renamed(migration.file, migration.number, report, noun="migration", applied=where, before=row.name)
 
 
 def _check_done_part(migration: Migration, row: Applied, environment: str, report: Report) -> None:

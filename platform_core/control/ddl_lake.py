@@ -309,7 +309,7 @@ def _check_reads(ref: TableRef, reads: tuple[TableRef, ...], catalog: Catalog) -
     for read in reads:
         if read == ref:
             raise SqlFault(f"view '{ref}' reads itself")
-        if catalog.find(read) is None:
+        if catalog.readable(read) is None:
             # Raises, with what is known.
             catalog.table(read)
         if ref in _behind(read, catalog):
@@ -321,7 +321,7 @@ def _behind(ref: TableRef, catalog: Catalog) -> set[TableRef]:
     found: set[TableRef] = set()
     waiting = [ref]
     while waiting:
-        shape = catalog.find(waiting.pop())
+        shape = catalog.readable(waiting.pop())
         for read in shape.reads if shape is not None else ():
             if read not in found:
                 found.add(read)

@@ -7,7 +7,7 @@ so that what runs is what was checked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,11 +61,19 @@ class ServingColumn:
     nullable: bool = True
 
 
-def meaning_in_database(statement: Statement, *, workstream: str, target: str, catalog: Catalog) -> Meaning:
+def meaning_in_database(
+    statement: Statement,
+    *,
+    workstream: str,
+    target: str,
+    catalog: Catalog,
+    schema: Callable[[str], str] = lambda workstream: workstream,
+) -> Meaning:
     """What a statement does; the catalog then shows the schema after it.
 
     Args:
         target: name of the database, which begins the names in the catalog.
+        schema: the schema of a workstream in the database: a person has one of their own.
 
     Raises:
         SqlFault: it may not be said, or does not fit the schema.
@@ -93,7 +101,7 @@ def meaning_in_database(statement: Statement, *, workstream: str, target: str, c
                 )
             raise SqlFault(f"a migration of a serving database cannot say {said}", f"allowed: {_ALLOWED}")
     _refuse_outside(node)
-    sql = str(node.sql(dialect=SERVING_DIALECT, comments=False))
+    sql = str(_placed(node, target=target, catalog=catalog, schema=schema).sql(dialect=SERVING_DIALECT, comments=False))
     return Meaning(change=RunStatement(sql=sql), summary=f"{target}: {summary}", destroys=destroys)
 
 
@@ -337,7 +345,7 @@ class _Rules:
             if len(parts) != 2 or isinstance(table.this, exp.Func):
                 raise SqlFault(f"'{'.'.join(parts)}' must be written schema.name")
             ref = TableRef(self._target, parts[0], parts[1])
-            if self._catalog.find(ref) is None:
+            if self._catalog.readable(ref) is None:
                 self._catalog.table(ref)
             yield ref
 
@@ -346,13 +354,15 @@ class _Rules:
 
         known: dict[str, dict[str, dict[str, str]]] = {}
         for ref in reads:
-            shape = self._catalog.find(ref)
+            shape = self._catalog.readable(ref)
             known.setdefault(ref.layer, {})[ref.name] = dict.fromkeys(shape.names if shape else (), "TEXT")
         try:
             done = qualify(body.copy(), dialect=SERVING_DIALECT, schema=known, quote_identifiers=False, identify=False)
         except SqlglotError as error:
             said = str(error).splitlines()[0]
-            tables = [f"{_shown(ref)}: {', '.join(shape.names)}" for ref in reads if (shape := self._catalog.find(ref))]
+            tables = [
+                f"{_shown(ref)}: {', '.join(shape.names)}" for ref in reads if (shape := self._catalog.readable(ref))
+            ]
             raise SqlFault(f"the view's SELECT does not fit its tables: {said}", *tables) from None
         return list(done.named_selects)
 
@@ -395,6 +405,29 @@ def widens_in_database(old: str | None, new: str) -> bool:
         return _length(after) >= _length(before)
     names = [str(each.sql(dialect=SERVING_DIALECT)).partition("(")[0] for each in (before, after)]
     return names[1] in _WIDER.get(names[0], ()) and not after.expressions
+
+
+def _placed(node: exp.Expression, *, target: str, catalog: Catalog, schema: Callable[[str], str]) -> exp.Expression:
+    """The statement with each table in the schema where it lies.
+
+    All that is changed is in the schema that ``schema`` gives. Only what the SELECT of a view reads may be a table that
+    is everybody's, where the person has none.
+    """
+    placed = node.copy()
+    body = placed.expression if isinstance(placed, exp.Create) and placed.args["kind"] == "VIEW" else None
+    read = {id(each) for each in body.walk()} if body is not None else set()
+    for each in placed.walk():
+        name = each.args.get("db")
+        if not isinstance(each, (exp.Table, exp.Column)) or name is None:
+            continue
+        if id(each) in read:
+            table = each.name if isinstance(each, exp.Table) else each.table
+            if catalog.find(TableRef(target, name.name, table)) is None:
+                continue
+        own = schema(name.name)
+        if own != name.name:
+            each.set("db", exp.to_identifier(own, quoted=True))
+    return placed
 
 
 def _type(text: str) -> exp.DataType | None:

@@ -153,6 +153,12 @@ def scalar(text: str) -> Any:  # any YAML scalar
     return text
 
 
+def hidden_character(text: str) -> str | None:
+    """The first character that a reader does not see; None: there is none."""
+    found = _HIDDEN.search(text)
+    return found[0] if found else None
+
+
 def kind_of(value: object) -> str:
     """What a person calls a value of this type; the value itself is not shown."""
     for type_, words in _KINDS:

@@ -18,8 +18,10 @@ from platform_core.control.wording import judge
 from platform_core.errors import ConfigError, PluginError
 from platform_core.plugins.registry import plugin, plugin_names, suggestions
 from platform_core.settings import Settings
+from platform_core.specs.alerts import AlertsSpec, ChannelChoice
 from platform_core.specs.base import is_name
 from platform_core.specs.environment import ControlSpec, EnvironmentSpec, PluginChoice
+from platform_core.specs.person import person_of
 
 _PATH_OPTION = re.compile(r"(.*_)?(path|folder|root|file|directory)")
 _URL = "://"
@@ -79,11 +81,32 @@ def read_environment(settings: Settings, report: Report) -> EnvironmentSpec | No
     secrets = checker.resolved("secret store", spec.secrets, "secrets")
     engine = checker.resolved("engine", spec.engine, "engine")
     control = _control(spec.control, document, settings.state, report)
-    if secrets is None or engine is None or control is None:
+    alerts = _alerts(spec.alerts, checker)
+    if secrets is None or engine is None or control is None or (alerts is None and spec.alerts is not None):
         return None
     lake = spec.lake.model_copy(update={"root": _resolved(spec.lake.root, settings.state)})
-    found = {"lake": lake, "secrets": secrets, "engine": engine, "control": control}
-    return spec.model_copy(update=found).at(document.place())
+    found = {"lake": lake, "secrets": secrets, "engine": engine, "control": control, "alerts": alerts}
+    person = person_of(settings.user or settings.account, stated=settings.user is not None)
+    return spec.model_copy(update=found).at(document.place()).used_by(person)
+
+
+def _alerts(alerts: AlertsSpec | None, checker: _Choices) -> AlertsSpec | None:
+    """The channels with paths resolved; None where there are none, or one is wrong."""
+    if alerts is None:
+        return None
+    channels = {}
+    for name, channel in alerts.channels.items():
+        choice = PluginChoice(type=channel.type, options=channel.options)
+        found = checker.resolved("alert channel", choice, "alerts", "channels", name)
+        if found is not None:
+            channels[name] = ChannelChoice(type=found.type, options=found.options)
+    whole = len(channels) == len(alerts.channels)
+    for index, name in enumerate(alerts.fallback):
+        if name not in alerts.channels:
+            hints = checker.report.choice("channels", name, alerts.channels)
+            checker.complain(("alerts", "fallback", index), f"unknown channel '{excerpt(name)}'", *hints)
+            whole = False
+    return alerts.model_copy(update={"channels": channels}) if whole else None
 
 
 def _control(control: ControlSpec, document: Document, state: Path, report: Report) -> ControlSpec | None:
@@ -117,21 +140,21 @@ class _Choices:
         self.state = state
         self.report = report
 
-    def resolved(self, kind: str, choice: PluginChoice, key: str) -> PluginChoice | None:
+    def resolved(self, kind: str, choice: PluginChoice, *key: str) -> PluginChoice | None:
         """The choice with paths resolved; None where it is wrong."""
         if choice.type not in plugin_names(kind):
             short = excerpt(choice.type)
-            self._complain((key, "type"), f"unknown {kind} '{short}'", *suggestions(kind, short))
+            self.complain((*key, "type"), f"unknown {kind} '{short}'", *suggestions(kind, short))
             return None
         try:
             model: type[BaseModel] = plugin(kind, choice.type).Options
         except PluginError as error:
             message, *hints = str(error).splitlines()
-            self._complain((key, "type"), message, *(hint.strip() for hint in hints))
+            self.complain((*key, "type"), message, *(hint.strip() for hint in hints))
             return None
         faults, _ = check_options(model, choice.options, self.report)
         for fault in faults:
-            self._complain((key, "options", *fault.path), fault.message, *fault.hints)
+            self.complain((*key, "options", *fault.path), fault.message, *fault.hints)
         if faults:
             return None
         options = {name: self._option(model, name, value) for name, value in choice.options.items()}
@@ -142,7 +165,8 @@ class _Choices:
         is_path = _PATH_OPTION.fullmatch(name) or (field is not None and field.annotation in (Path, Path | None))
         return _resolved(value, self.state) if is_path and isinstance(value, str) else value
 
-    def _complain(self, path: tuple[PathPart, ...], message: str, *hints: str) -> None:
+    def complain(self, path: tuple[PathPart, ...], message: str, *hints: str) -> None:
+        """Report what is wrong at a path of the file."""
         self.report.add(self.document.file, self.document.line(path), message, *hints)
 
 

@@ -58,4 +58,5 @@ def manifest_of(reading: Reading) -> Manifest:
         dbt=tuple(entry.spec for entry in reading.dbt),
         refreshes=tuple(entry.spec for entry in reading.refreshes),
         upkeep=tuple(entry.spec for entry in reading.upkeep),
+        alerts=tuple(entry.spec for entry in reading.alerts),
     )

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from platform_core.control.holders import Holder
-from platform_core.control.tables import approvals, columns_of, identity, loads, of_table
+from platform_core.control.tables import approvals, columns_of, identity, loads, of_person, of_table
 from platform_core.errors import LoadError
+from platform_core.specs.person import Person
 from platform_core.specs.table import TableRef
 
 Status = Literal["running", "succeeded", "stopped", "failed", "cancelled", "crashed"]
@@ -149,11 +150,13 @@ def finish_row(
     connection.execute(_FINISH, {**identity(table), "of_batch": batch_id, **values})
 
 
-def read_rows(connection: sa.Connection, *, table: TableRef | None, limit: int) -> list[LoadRow]:
-    """The newest rows first."""
+def read_rows(
+    connection: sa.Connection, *, table: TableRef | None, limit: int, person: Person | None = None
+) -> list[LoadRow]:
+    """The newest rows first, of one table or of all that are this person's, or nobody's own."""
     newest = sa.select(loads).order_by(loads.c.started_at.desc(), loads.c.batch_id.desc()).limit(limit)
     if table is None:
-        return [_row(found) for found in connection.execute(newest)]
+        return [_row(found) for found in connection.execute(newest.where(of_person(loads, person)))]
     return [_row(found) for found in connection.execute(newest.where(of_table(loads)), identity(table))]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -33,6 +33,7 @@ from platform_core.errors import ControlError, LeaseError, LoadError, PlatformEr
 from platform_core.faults import FaultPoint, reach
 from platform_core.plugins.interfaces import SecretStore
 from platform_core.specs.environment import ControlSpec
+from platform_core.specs.person import Person
 from platform_core.specs.table import TableRef
 
 __all__ = ["Approval", "LoadRow", "Loads", "Patience", "SilentLoad", "Status", "StoppedLoad", "Ticket", "open_loads"]
@@ -53,7 +54,7 @@ class Patience:
     leave: float = 5.0
 
 
-def open_loads(control: ControlSpec, *, state: Path, secrets: SecretStore) -> Loads:
+def open_loads(control: ControlSpec, *, state: Path, secrets: SecretStore, person: Person | None = None) -> Loads:
     """The leases and the load log of an environment; nothing is connected before the first call.
 
     Open it once in a process and share it: it is safe to use from every thread.
@@ -62,11 +63,12 @@ def open_loads(control: ControlSpec, *, state: Path, secrets: SecretStore) -> Lo
         control: the database; a relative SQLite file counts from ``state``.
         state: local folder of this installation.
         secrets: gives the password at the moment of connecting.
+        person: whose tables are loaded; None: they are nobody's own.
 
     Raises:
         ControlError: the URL means no database that can be used, or holds a password.
     """
-    return Loads(open_database(control, state=state, secrets=secrets), lease=control.lease)
+    return Loads(open_database(control, state=state, secrets=secrets), lease=control.lease, person=person)
 
 
 def migrate(control: ControlSpec, *, state: Path, secrets: SecretStore) -> list[str]:
@@ -87,15 +89,28 @@ def migrate(control: ControlSpec, *, state: Path, secrets: SecretStore) -> list[
 
 
 class Loads:
-    """Who loads which table, and what every load did."""
+    """Who loads which table, and what every load did.
 
-    def __init__(self, database: Database, *, lease: dt.timedelta, patience: Patience | None = None) -> None:
+    In a personal environment leases and rows of the log are of the person's tables: a database that several people
+    share tells them apart, and shows nobody those of another.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease: dt.timedelta,
+        patience: Patience | None = None,
+        person: Person | None = None,
+    ) -> None:
         """Keep the database.
 
         Args:
             lease: how long a lease holds without a sign of life of its holder.
             patience: with a busy or absent database.
+            person: whose tables are loaded; None: they are nobody's own.
         """
+        self._person = person
         self._database = database
         self._lease = lease
         self._patience = patience or Patience()
@@ -131,7 +146,8 @@ class Loads:
             LoadError: the load was cancelled while it waited.
             ControlError: the database cannot be reached; nothing was begun.
         """
-        asking = Asking(self._database, table, mode=mode, above=above, run_id=run_id, length=self._lease, log=log)
+        own = self._own(table)
+        asking = Asking(self._database, own, mode=mode, above=above, run_id=run_id, length=self._lease, log=log)
         HEARTBEAT.expect(asking.token)
         try:
             began = asking.wait(wait, patience=self._patience.ask, cancelled=cancelled)
@@ -158,7 +174,12 @@ class Loads:
             raise LoadError(f"{table}: batch {batch_id} cannot be approved without a name and a reason")
         self._database.transact(
             lambda connection: approve_row(
-                connection, table, batch_id, by=by.strip(), why=why.strip(), now=self._database.clock(connection)
+                connection,
+                self._own(table),
+                batch_id,
+                by=by.strip(),
+                why=why.strip(),
+                now=self._database.clock(connection),
             ),
             patience=self._patience.ask,
             durable=True,
@@ -167,20 +188,23 @@ class Loads:
     def approval(self, table: TableRef) -> Approval | None:
         """The newest approval of a table that no load has used yet; ControlError where the database is away."""
         return self._database.transact(
-            lambda connection: unused_approval(connection, table), patience=self._patience.ask
+            lambda connection: unused_approval(connection, self._own(table)), patience=self._patience.ask
         )
 
     def stopped(self, table: TableRef) -> StoppedLoad | None:
         """The newest stopped load of a table; ControlError where the database is away."""
         return self._database.transact(
-            lambda connection: newest_stopped(connection, table), patience=self._patience.ask
+            lambda connection: newest_stopped(connection, self._own(table)), patience=self._patience.ask
         )
 
     def recent(self, *, table: TableRef | None = None, limit: int = 50) -> list[LoadRow]:
         """The newest loads first, of one table or of all; ControlError where the database is away."""
-        return self._database.transact(
-            lambda connection: read_rows(connection, table=table, limit=limit), patience=self._patience.ask
+        own = None if table is None else self._own(table)
+        rows = self._database.transact(
+            lambda connection: read_rows(connection, table=own, limit=limit, person=self._person),
+            patience=self._patience.ask,
         )
+        return [replace(row, table=self._plain(row.table)) for row in rows]
 
     def silent(self) -> list[SilentLoad]:
         """Loads of Dagster runs that are not at an end and whose holder gives no sign of life.
@@ -189,9 +213,15 @@ class Loads:
             ControlError: the database is away.
         """
         return self._database.transact(
-            lambda connection: silent_loads(connection, now=self._database.clock(connection)),
+            lambda connection: silent_loads(connection, now=self._database.clock(connection), person=self._person),
             patience=self._patience.ask,
         )
+
+    def _own(self, table: TableRef) -> TableRef:
+        return table if self._person is None else self._person.table(table)
+
+    def _plain(self, table: TableRef) -> TableRef:
+        return table if self._person is None else self._person.plain(table)
 
     def close(self) -> None:
         """Close idle connections; the next call connects again."""

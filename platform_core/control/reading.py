@@ -29,6 +29,7 @@ from platform_core.control.shapes import (
 from platform_core.control.variables import interpolate
 from platform_core.control.wording import judge
 from platform_core.errors import Place
+from platform_core.specs.alerts import AlertRule
 from platform_core.specs.base import Plain, Spec, is_name
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.dbt import DbtSpec
@@ -94,6 +95,7 @@ class Reading:
     dbt: list[Entry[DbtSpec]] = field(default_factory=list)
     refreshes: list[Entry[RefreshSpec]] = field(default_factory=list)
     upkeep: list[Entry[UpkeepSpec]] = field(default_factory=list)
+    alerts: list[Entry[AlertRule]] = field(default_factory=list)
     damaged: list[tuple[Kind, Entry[Any]]] = field(default_factory=list)
     uncertain: set[tuple[str, str]] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
@@ -141,6 +143,7 @@ def read_control(control: Path, *, environment: str, state: Path, report: Report
         "dbt": reading.dbt,
         "refresh": reading.refreshes,
         "upkeep": reading.upkeep,
+        "alerts": reading.alerts,
     }
     for name, kind_ in KINDS.items():
         for document in documents.get(name, ()):

@@ -14,6 +14,7 @@ from platform_core.control.reading import Entry, Reading
 from platform_core.control.report import Report, excerpt
 from platform_core.errors import PluginError
 from platform_core.plugins.registry import plugin, plugin_names
+from platform_core.specs.expectation_tables import read_by
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.refresh import RefreshSpec
 from platform_core.specs.table import TableRef
@@ -69,6 +70,9 @@ class Tables:
     def edges(self) -> dict[TableRef, tuple[TableRef, ...]]:
         """For each table made by a step or dbt model, the tables that it reads."""
         edges = {entry.spec.ref: self.migrated.below(entry.spec.inputs) for entry in self.reading.steps}
+        for expected in _expected(self.reading):
+            ref = expected.entry.spec.ref
+            edges[ref] = (*edges.get(ref, ()), *self.migrated.below((expected.ref,)))
         for project in self.dbt:
             edges |= project.inputs
         return edges
@@ -155,6 +159,7 @@ def _check_duplicates(reading: Reading, report: Report) -> None:
     _report_doubles(reading.dbt, named, "dbt project", report)
     _report_doubles(reading.refreshes, named, "dashboard", report)
     _report_doubles(reading.upkeep, named, "policy", report)
+    _report_doubles(reading.alerts, named, "rule", report)
 
 
 def _report_doubles(entries: Iterable[Entry[Any]], key: Any, noun: str, report: Report) -> None:
@@ -241,6 +246,7 @@ def _references(reading: Reading, dbt: Sequence[DbtModels]) -> Iterator[_Referen
     for step in reading.steps:
         for index, ref in enumerate(step.spec.inputs):
             yield _Reference(step, ("depends_on", index), ref)
+    yield from _expected(reading)
     for dashboard in reading.refreshes:
         for index, ref in enumerate(dashboard.spec.inputs):
             yield _Reference(dashboard, ("shows", index), ref)
@@ -249,6 +255,20 @@ def _references(reading: Reading, dbt: Sequence[DbtModels]) -> Iterator[_Referen
             for ref in inputs:
                 if ref not in project.inputs:
                     yield _Reference(project.entry, ("project",), ref, model.name)
+
+
+def _expected(reading: Reading) -> Iterator[_Reference]:
+    """Tables that expectations read; those of a SELECT that is none are not known, which is said elsewhere."""
+    tables: list[Entry[Any]] = [*reading.ingestions, *reading.steps]
+    for entry in tables:
+        for index, expectation in enumerate(entry.spec.expectations):
+            try:
+                found = read_by(expectation, entry.spec.ref)
+            except (ValueError, RecursionError):
+                continue
+            path = ("sql",) if expectation.is_query else ("references", "table")
+            for ref in found:
+                yield _Reference(entry, ("expectations", index, *path), ref)
 
 
 def _check_listed_once(reader: Entry[ProcessingSpec] | Entry[RefreshSpec], report: Report) -> None:

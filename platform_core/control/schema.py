@@ -189,7 +189,18 @@ def _environment() -> Plain:
                 }
             )
         whole["properties"][key] = {"anyOf": choices}
+    file.definitions["ChannelChoice"] = {"anyOf": [_channel(file, name) for name in plugin_names("alert channel")]}
     return file.finished(whole)
+
+
+def _channel(file: _Schema, name: str) -> Plain:
+    options = file.part(plugin("alert channel", name).Options, f"alert_{name}_")
+    return {
+        "type": "object",
+        "properties": {"type": {"const": name}, "options": options},
+        "required": ["type", *(["options"] if options.get("required") else [])],
+        "additionalProperties": False,
+    }
 
 
 def _distinct(parts: list[Plain]) -> list[Plain]:

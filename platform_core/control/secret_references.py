@@ -75,6 +75,8 @@ def _parts(environment: EnvironmentSpec) -> Iterator[tuple[str, object]]:
     yield "lake", environment.lake
     yield "control database", environment.control
     yield "engine", environment.engine.options
+    for name, channel in environment.alerts.channels.items() if environment.alerts else ():
+        yield f"alert channel {name}", channel.options
     for name, database in environment.databases.items():
         yield f"database {name}", database
 

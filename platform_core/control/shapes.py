@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from platform_core.specs.alerts import AlertRule
 from platform_core.specs.base import Model, Name, Plain, Spec, is_name
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.dbt import DbtSpec
@@ -117,6 +118,13 @@ KINDS = {
             model=UpkeepSpec,
             noun="policy",
             example="policies: [{name: compaction, operation: compact}]",
+        ),
+        Kind(
+            name="alerts",
+            entries="rules",
+            model=AlertRule,
+            noun="rule",
+            example="rules: [{name: failures, channels: [team]}]",
         ),
     )
 }

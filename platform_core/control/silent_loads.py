@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from platform_core.control.holders import Holder
-from platform_core.control.tables import leases, loads
+from platform_core.control.tables import leases, loads, of_person
+from platform_core.specs.person import Person
 from platform_core.specs.table import TableRef
 
 
@@ -31,14 +32,14 @@ class SilentLoad:
     ended: bool
 
 
-def silent_loads(connection: sa.Connection, *, now: dt.datetime) -> list[SilentLoad]:
+def silent_loads(connection: sa.Connection, *, now: dt.datetime, person: Person | None = None) -> list[SilentLoad]:
     """The loads of Dagster runs whose process has ended, or whose lease ran out before ``now``; oldest first.
 
-    Left out are runs of which another load gives a sign of life.
+    Looked at are loads of the person's tables, or of those that are nobody's own. Left out are runs of which another load gives a sign of life.
     """
     found: list[SilentLoad] = []
     alive: set[str] = set()
-    for row in connection.execute(_RUNNING):
+    for row in connection.execute(_RUNNING.where(of_person(loads, person))):
         holder = Holder(host=row.host, boot=row.boot, pid=row.pid, started=row.process_started)
         ended = holder.is_gone()
         if ended or row.expires_at <= now:

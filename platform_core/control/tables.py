@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from platform_core.specs.person import ANYONES, Person
+
 SCHEMA = "control"
 """Schema of the tables in PostgreSQL, which other programs share; SQLite has none."""
 
@@ -123,6 +125,13 @@ def of_table(table: sa.Table) -> sa.ColumnElement[bool]:
         table.c.layer == sa.bindparam("of_layer"),
         table.c.name == sa.bindparam("of_name"),
     )
+
+
+def of_person(table: sa.Table, person: Person | None) -> sa.ColumnElement[bool]:
+    """The condition that a row is of a table of one person's, or of one that is nobody's own."""
+    if person is None:
+        return sa.not_(table.c.workstream.startswith(ANYONES, autoescape=True))
+    return table.c.workstream.startswith(person.prefix, autoescape=True)
 
 
 def identity(ref: tuple[str, str, str]) -> dict[str, Any]:

@@ -128,6 +128,8 @@ class _Wording:
         if kind in ("enum", "literal_error") and isinstance(given, str) and not _sounds_secret(path):
             choices = _choices(annotation)
             word = str(path[-1]) if path else "value"
+            if isinstance(path[-1] if path else None, int) and len(path) > 1:
+                word = f"'{path[-2]}' entry"
             listed = f"known: {', '.join(choices)}"
             return Complaint(
                 path, f"unknown {word} '{excerpt(given)}'", listed, *self.report.did_you_mean(given, choices)

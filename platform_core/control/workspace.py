@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from platform_core.control.alert_rules import check_channels
 from platform_core.control.checks import check_reading
 from platform_core.control.documents import Document, PathPart, kind_of, read_document
 from platform_core.control.environment import environment_names, read_environment
@@ -112,6 +113,7 @@ def examine(settings: Settings, *, only: Sequence[str] = ()) -> WorkspaceCheck:
     asked = [tables for location, tables in read if location in chosen]
     check_between([tables for _, tables in read], report, about=asked)
     _check_environment_names(asked, settings, report)
+    check_channels([tables.reading for tables in asked], settings, report)
     return WorkspaceCheck(
         manifests=[] if report else [manifest_of(tables.reading) for tables in asked],
         report=report,

@@ -45,6 +45,7 @@ class PageDashboard(Dashboard):
     """Renders figures, charts and tables into one file that needs no script and makes no request."""
 
     Options: ClassVar[type[Model]] = PageOptions
+    in_lake: ClassVar[bool] = True
     options: PageOptions
 
     def refresh(self, request: RefreshRequest) -> RefreshResult:

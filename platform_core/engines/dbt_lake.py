@@ -8,6 +8,9 @@
         config:
           root: "{{ env_var('EDP_LAKE_ROOT') }}"
 
+In a person's lake (``EDP_LAKE_SHARED_ROOT`` is set) what the person does not have is read from the shared tables, and
+the models that ``EDP_DBT_DEFERRED`` lists become views of tables of the lake.
+
 A source ``source('mobility', 'rides')`` with ``schema: silver`` and ``config: {meta: {plugin: lake}}`` is the lake
 table ``mobility.silver.rides``, as of its newest version when dbt first asks for it.
 """
@@ -21,13 +24,15 @@ from typing import TYPE_CHECKING, Any
 from dbt.adapters.contracts.relation import RelationConfig
 from dbt.adapters.duckdb.plugins import BasePlugin
 from dbt.adapters.duckdb.utils import SourceConfig
+from sqlglot import exp
 
 from platform_core.engines.local import LocalEngine, LocalOptions
 from platform_core.errors import StorageError
 from platform_core.lake.delta import DeltaTableReader
-from platform_core.lake.paths import Lake
-from platform_core.lake.views import ViewReader, open_table_or_view
+from platform_core.lake.paths import DEFERRED_VARIABLE, SHARED_ROOT_VARIABLE, Lake
+from platform_core.lake.views import Opened, ViewReader, open_table_or_view
 from platform_core.plugins.interfaces import TableReader
+from platform_core.settings import environment_value
 from platform_core.specs.table import TableRef
 
 if TYPE_CHECKING:
@@ -36,6 +41,9 @@ if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
 _WORKSTREAM = "edp_workstream"
+_IS_TABLE = (
+    "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? AND table_name = ?"
+)
 
 
 class Plugin(BasePlugin):
@@ -52,7 +60,8 @@ class Plugin(BasePlugin):
         if isinstance(options, str):
             # profiles.yml gives what it takes from a variable as text.
             options = json.loads(options)
-        self._lake = Lake(str(plugin_config["root"]), options)
+        self._lake = Lake(str(plugin_config["root"]), options, environment_value(SHARED_ROOT_VARIABLE))
+        self._opened: Opened = {}
         self._given: dict[str, TableRef] = {}
         self._remembered: dict[str, Dataset | pa.Table] = {}
         self._connection: DuckDBPyConnection | None = None
@@ -68,13 +77,39 @@ class Plugin(BasePlugin):
             "CREATE TABLE IF NOT EXISTS edp.sources "
             "(relation VARCHAR PRIMARY KEY, workstream VARCHAR, layer VARCHAR, name VARCHAR)"
         )
+        if self._lake.shared is not None:
+            # What is read from the shared tables now; who started this process looks here.
+            conn.execute(
+                "CREATE OR REPLACE TABLE edp.deferred "
+                "(workstream VARCHAR, layer VARCHAR, name VARCHAR, PRIMARY KEY (workstream, layer, name))"
+            )
         self._connection = conn
+        deferred = json.loads(environment_value(DEFERRED_VARIABLE) or "[]")
+        for schema, relation, *parts in deferred:
+            conn.execute("INSERT OR REPLACE INTO edp.sources VALUES (?, ?, ?, ?)", [f"{schema}.{relation}", *parts])
         for relation, *parts in conn.execute("SELECT relation, workstream, layer, name FROM edp.sources").fetchall():
             ref = TableRef(*parts)
             reader = self._open(ref)
             if reader is not None:
                 # dbt-duckdb's own name for what a source's view selects from.
                 self._remembered[relation.replace(".", "_") + "_df"] = _readable(reader)
+        for schema, relation, *_ in deferred:
+            self._show(f"{schema}_{relation}_df", schema, relation)
+
+    def _show(self, rows: str, schema: str, relation: str) -> None:
+        """Let a model be a view of a table of the lake; dbt replaces it when it builds the model."""
+        if self._connection is None or rows not in self._remembered:
+            return
+        self._connection.register(rows, self._remembered[rows])
+        view = exp.table_(relation, db=schema, quoted=True)
+        select = exp.select("*").from_(exp.table_(rows, quoted=True))
+        made = exp.Create(this=exp.table_(schema, quoted=True), kind="SCHEMA", exists=True)
+        self._connection.execute(made.sql(dialect="duckdb"))
+        if self._connection.execute(_IS_TABLE, [schema, relation]).fetchone():
+            gone = exp.Drop(tables=[view.copy()], kind="TABLE")
+            self._connection.execute(gone.sql(dialect="duckdb"))
+        shown = exp.Create(this=view, kind="VIEW", expression=select, replace=True)
+        self._connection.execute(shown.sql(dialect="duckdb"))
 
     def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
         """Show them to a cursor, which inherits no Arrow objects."""
@@ -100,7 +135,7 @@ class Plugin(BasePlugin):
         reader = self._open(ref)
         if reader is None:
             raise StorageError(
-                f"table {ref} does not exist yet\n  looked at: {self._lake.table(ref)}\n  build {ref} first"
+                f"table {ref} does not exist yet\n  looked at: {self._lake.places(ref)}\n  build {ref} first"
             )
         if self._connection is not None:
             with self._connection.cursor() as cursor:
@@ -112,7 +147,13 @@ class Plugin(BasePlugin):
         return "view"
 
     def _open(self, ref: TableRef) -> DeltaTableReader | ViewReader | None:
-        return open_table_or_view(ref, lake=self._lake, select=_select)
+        reader = open_table_or_view(ref, lake=self._lake, select=_select, opened=self._opened)
+        if self._connection is not None:
+            deferred = [list(each) for each, found in self._opened.items() if found.deferred]
+            with self._connection.cursor() as cursor:
+                for parts in deferred:
+                    cursor.execute("INSERT OR IGNORE INTO edp.deferred VALUES (?, ?, ?)", parts)
+        return reader
 
 
 def _select(sql: str, tables: Mapping[TableRef, TableReader]) -> pa.RecordBatchReader:

@@ -35,7 +35,9 @@ class LoadedLocation:
 
     def job(self, name: str) -> ReconstructableJob:
         """A job that child processes can load again."""
-        return ReconstructableJob(ReconstructableRepository(self.pointer), name)
+        # With what this process noted while it loaded, so that they load the same.
+        noted = self.repository.repository_load_data
+        return ReconstructableJob(ReconstructableRepository(self.pointer, repository_load_data=noted), name)
 
     def origin(self, job: str) -> RemoteJobOrigin:
         """What lets the UI find the job of a run again, to re-execute it."""

@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -94,12 +94,14 @@ class ThreadedExecutor(Executor):
         retries: RetryMode,
         step_dependency_config: StepDependencyConfig,
         cancel_wait: float,
+        run_tags: Mapping[str, str],
     ) -> None:
         self._max_concurrent = max_concurrent
         self._tag_concurrency_limits = tag_concurrency_limits
         self._retries = retries
         self._step_dependency_config = step_dependency_config
         self._cancel_wait = cancel_wait
+        self._run_tags = run_tags
 
     @property
     def retries(self) -> RetryMode:
@@ -111,6 +113,7 @@ class ThreadedExecutor(Executor):
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         check_isolation_is_possible(plan_context, execution_plan)
+        self._tag_run(plan_context)
         pid = os.getpid()
         yield DagsterEvent.engine_event(
             plan_context,
@@ -138,6 +141,12 @@ class ThreadedExecutor(Executor):
             f"Finished steps in threads (pid: {pid}) in {format_duration(timer.millis)}",
             event_specific_data=EngineEventData.in_process(pid, execution_plan.step_keys_to_execute),
         )
+
+    def _tag_run(self, plan_context: PlanOrchestrationContext) -> None:
+        """Put the tags on the run, however it was started; those of a run that it repeats may be old."""
+        run = plan_context.dagster_run
+        if wrong := {name: value for name, value in self._run_tags.items() if run.tags.get(name) != value}:
+            plan_context.instance.add_run_tags(run.run_id, wrong)
 
     def _execute_steps(
         self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan
@@ -502,6 +511,11 @@ class StepFloor:
                 description="Seconds that running steps have to end once the run is asked to"
                 " stop. Containers are usually killed after ten.",
             ),
+            "run_tags": dg.Field(
+                dg.Map(str, str),  # type: ignore[no-untyped-call]
+                default_value={},
+                description="Tags that are put on every run when it starts.",
+            ),
         },
         description="Execute each step in a thread of the run process.",
     ),
@@ -515,4 +529,5 @@ def threaded_executor(init_context: dg.InitExecutorContext) -> ThreadedExecutor:
         retries=RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,
         step_dependency_config=StepDependencyConfig.from_config(config.get("step_dependency_config")),
         cancel_wait=config["cancel_wait"],
+        run_tags=config["run_tags"],
     )

@@ -202,7 +202,13 @@ class WorkspaceRunner:
         root = parent.root_run_id or parent.run_id
         # By these the UI shows the two as one group.
         tags |= {RESUME_RETRY_TAG: "true", PARENT_RUN_ID_TAG: parent.run_id, ROOT_RUN_ID_TAG: root}
-        plan = create_execution_plan(recon, step_keys_to_execute=steps, known_state=state, tags=tags)
+        plan = create_execution_plan(
+            recon,
+            step_keys_to_execute=steps,
+            known_state=state,
+            tags=tags,
+            repository_load_data=recon.repository.repository_load_data,
+        )
         run = self._instance.create_run_for_job(
             job_def=recon.get_definition(),
             execution_plan=plan,
@@ -232,9 +238,14 @@ class WorkspaceRunner:
         location, job = self._graph.home[key], key.path[0]
         recon = location.job(job).get_subset(op_selection=None, asset_selection=frozenset(stage))
         definition = recon.get_definition()
+        tags = {**definition.tags, **tags}
         run = self._instance.create_run_for_job(
             job_def=definition,
-            tags={**definition.tags, **tags},
+            # It tells processes of single steps what was loaded here.
+            execution_plan=create_execution_plan(
+                recon, tags=tags, repository_load_data=recon.repository.repository_load_data
+            ),
+            tags=tags,
             asset_selection=frozenset(stage),
             remote_job_origin=location.origin(job),
             job_code_origin=recon.get_python_origin(),

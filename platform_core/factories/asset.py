@@ -4,21 +4,39 @@
 time a code location takes to load. All our bodies have one signature, so that this is done once here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from platform_core.errors import PlatformError, unexpected
 from platform_core.factories.resource import PLATFORM, PlatformResource
+from platform_core.factories.step_lines import with_step_lines
 from platform_core.operations.platform import Platform
 
 Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult[None]]
 """Builds the asset and returns what it did; the platform is opened for the step."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """Checks that the step of an asset makes right after it has built it, or alone where only they are asked for.
+
+    Args:
+        specs: at least one.
+        look: evaluates those of the given names.
+    """
+
+    specs: tuple[dg.AssetCheckSpec, ...]
+    look: Callable[[Platform, Collection[str]], list[dg.AssetCheckResult]]
+
+
+Event = dg.MaterializeResult[None] | dg.AssetCheckResult
+
+
 def build_asset(
-    spec: dg.AssetSpec, *, name: str, body: Body, op_tags: Mapping[str, str] | None = None
+    spec: dg.AssetSpec, *, name: str, body: Body, op_tags: Mapping[str, str] | None = None, checks: Checks | None = None
 ) -> dg.AssetsDefinition:
     """One asset, built by one step.
 
@@ -27,34 +45,45 @@ def build_asset(
         name: of the step.
         body: what the step does.
         op_tags: tags of the step, read by the executor.
+        checks: of the asset; None: it has none.
     """
 
-    def compute(context: dg.AssetExecutionContext, _inputs: Mapping[str, Any]) -> Iterator[dg.MaterializeResult[None]]:
+    def compute(context: dg.AssetExecutionContext, _inputs: Mapping[str, Any]) -> Iterator[Event]:
         resource: PlatformResource = getattr(context.resources, PLATFORM)
         try:
-            made = body(context, resource.open(context))
+            platform = resource.open(context)
+            if checks is None or spec.key in context.selected_asset_keys:
+                # Told before anything is checked: the table is there, whatever is the matter with it.
+                yield body(context, platform)
+            if checks is not None and (asked := {key.name for key in context.selected_asset_check_keys}):
+                yield from checks.look(platform, asked)
         except _SHOWN_AS_THEY_ARE:
             raise
         except Exception as error:  # noqa: BLE001 - Dagster stores the text of what it is given, row values included
             raise unexpected(error) from None
-        yield made
 
     inputs = {f"input_{number}": dep.asset_key for number, dep in enumerate(spec.deps)}
+    checked = {} if checks is None else {each.get_python_identifier(): each for each in checks.specs}
+    outs = _NOTHING_OUT if checks is None else dict.fromkeys((*_NOTHING_OUT, *checked), _NOTHING_OR_NONE)
     return dg.AssetsDefinition(
         keys_by_input_name=inputs,
         keys_by_output_name={"result": spec.key},
         node_def=dg.OpDefinition(
-            compute_fn=compute,
+            compute_fn=with_step_lines(compute),
             name=name,
             ins=dict.fromkeys(inputs, _NOTHING_IN),
-            outs=_NOTHING_OUT,
+            outs=outs,
             required_resource_keys={PLATFORM},
             tags=op_tags,
         ),
         specs=[spec],
+        check_specs_by_output_name=checked,
+        # So that a check can be run alone.
+        can_subset=checks is not None,
     )
 
 
 _SHOWN_AS_THEY_ARE = (PlatformError, dg.DagsterError, dg.Failure, dg.RetryRequested)
 _NOTHING_IN = dg.In(dg.Nothing)
 _NOTHING_OUT = {"result": dg.Out(dg.Nothing)}
+_NOTHING_OR_NONE = dg.Out(dg.Nothing, is_required=False)

@@ -1,48 +1,89 @@
-"""When assets are requested across runs and locations: only on healthy, newer inputs."""
+"""When assets are requested across runs and locations: only on fit, newer inputs.
+
+Both conditions ask :mod:`platform_core.factories.readiness`, as the assets themselves do. They compare what the event
+log says of now, and remember nothing between two ticks, so that no update falls between them.
+"""
+
+from collections.abc import Mapping, Set
+from weakref import WeakKeyDictionary
 
 import dagster as dg
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.storage.event_log.base import AssetRecord
 
-_AC = dg.AutomationCondition
+from platform_core.factories.readiness import due
+from platform_core.factories.standing import Standing
 
-HEALTHY = (
-    ~_AC.any_deps_missing()
-    & ~_AC.any_deps_in_progress()
-    & ~_AC.any_deps_match(_AC.execution_failed())
-    & _AC.all_deps_blocking_checks_passed()
-)
-"""Every input exists, none is being built, none has failed since, none failed a blocking check."""
-
-PROCESSING = (
-    (_AC.newly_missing() | _AC.any_deps_updated()).since_last_handled() & HEALTHY & ~_AC.in_progress()
-).with_label("an input is newer, and all are healthy")
-"""A processing step: at least one input is newer than its last run."""
+_TICKS: WeakKeyDictionary[AssetGraphView, Standing] = WeakKeyDictionary()
+"""What the ticks under way have read; all assets of one tick share it."""
 
 
-class EveryInputNewer(dg.AutomationCondition[dg.AssetKey]):
-    """True where each input was built after the asset's last attempt, successful or not.
+class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
+    """True where the inputs of an asset are fit and newer than what its last attempt, successful or not, had seen.
 
-    It compares positions in the event log, so that no update is lost between two ticks; comparing with the
-    last *success* instead would request for ever after a failed attempt.
+    Going by the last *success* instead would request for ever after a failed attempt.
+
+    Args:
+        every: all inputs must be newer, and what is behind them be fit, too; else one newer input suffices.
     """
+
+    def __init__(self, *, every: bool) -> None:
+        self._every = every
 
     @property
     def name(self) -> str:
-        """Shown in the UI."""
-        return "every_input_newer_than_last_attempt"
+        """Shown in the UI, and under which evaluations are kept."""
+        return "every_input_newer_and_fit" if self._every else "an_input_newer_and_all_fit"
 
-    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+    @property
+    def description(self) -> str:
+        """Shown in the UI."""
+        newer = "Every input is newer" if self._every else "At least one input is newer"
+        return f"{newer} than what the last attempt had seen; none failed, fails a blocking check, or is being built"
+
+    def get_label(self) -> str | None:
+        """Shown in the UI."""
+        return "every input is newer, and all are fit" if self._every else "an input is newer, and all are fit"
+
+    async def evaluate(  # type: ignore[override]  # Dagster awaits it where it is a coroutine
+        self, context: dg.AutomationContext[dg.AssetKey]
+    ) -> dg.AutomationResult[dg.AssetKey]:
         """Decide for the one unpartitioned asset of this context."""
-        storage = context.asset_graph_view.instance.event_log_storage
-        attempt = storage.get_latest_planned_materialization_info(context.key)
-        attempted = attempt.storage_id if attempt else 0
-        inputs = context.asset_graph_view.asset_graph.get(context.key).parent_keys
-        built = {record.asset_entry.asset_key: record.asset_entry for record in storage.get_asset_records(list(inputs))}
-        newer = all(key in built and (built[key].last_materialization_storage_id or 0) > attempted for key in inputs)
-        subset = context.candidate_subset if newer else context.get_empty_subset()
+        view, graph = context.asset_graph_view, context.asset_graph_view.asset_graph
+        inputs = graph.get(context.key).parent_keys
+        behind = looked_behind(graph, inputs) if self._every else frozenset()
+        standing = _TICKS.setdefault(view, Standing(view.instance))
+        asked = standing.unknown({context.key, *inputs, *behind})
+        # Dagster has read most of them for this tick already.
+        standing.take(asked, await AssetRecord.gen_many(view, asked))
+        wanted = due(
+            context.key,
+            inputs=inputs,
+            behind=behind,
+            every=self._every,
+            standing=standing,
+            checks=lambda key: declared_checks(graph, key),
+        )
+        subset = context.candidate_subset if wanted else context.get_empty_subset()
         return dg.AutomationResult(context=context, true_subset=subset)
 
 
-REFRESH = (EveryInputNewer() & HEALTHY & ~_AC.in_progress()).with_label(
-    "every shown table is newer than the last attempt, and all are healthy"
-)
-"""A dashboard: every table it shows is newer than its last attempt."""
+def looked_behind(graph: BaseAssetGraph, keys: Set[dg.AssetKey]) -> frozenset[dg.AssetKey]:  # type: ignore[type-arg]
+    """What assets are made from, as far as a location builds it itself."""
+    found = {key for shown in keys if graph.has(shown) for key in graph.get_ancestor_asset_keys(shown)}
+    return frozenset(key for key in found - set(keys) if graph.get(key).is_executable)
+
+
+def declared_checks(graph: BaseAssetGraph, key: dg.AssetKey) -> Mapping[str, bool]:  # type: ignore[type-arg]
+    """Checks that a location declares on an asset, by name: whether they are blocking."""
+    if not graph.has(key):
+        return {}
+    return {check.name: graph.get(check).blocking for check in graph.get(key).check_keys}
+
+
+PROCESSING = InputsNewer(every=False)
+"""A processing step: at least one input is newer than what its last attempt had seen."""
+
+REFRESH = InputsNewer(every=True)
+"""A dashboard: every table it shows is newer than what its last attempt had seen."""

@@ -15,6 +15,7 @@ from platform_core.factories import translation
 from platform_core.factories.automation import PROCESSING
 from platform_core.factories.inputs import built_inputs
 from platform_core.factories.resource import PLATFORM, PlatformResource
+from platform_core.factories.step_lines import with_step_lines
 from platform_core.operations.dbt import DbtResult, ModelResult, NodeResult, build
 from platform_core.operations.dbt_manifest import DbtManifest, Model, Test, read_manifest
 from platform_core.operations.dbt_project import open_project, project_folder
@@ -49,13 +50,14 @@ def build_dbt_assets(spec: DbtSpec, *, manifest: Manifest) -> list[dg.AssetsDefi
         # Tests of sources are checks of assets that other steps build.
         allow_arbitrary_check_specs=True,
     )
+    @with_step_lines
     def models(context: dg.AssetExecutionContext) -> Iterator[Event]:
         resource: PlatformResource = getattr(context.resources, PLATFORM)
         platform = resource.open(context)
         wanted = {model.unique_id for model in project.models if _key(model.ref) in context.selected_asset_keys}
         checks = {test.unique_id for test in project.tests if _check_key(test) in context.selected_asset_check_keys}
         result = build(
-            open_project(spec, root=manifest.root, state=platform.state),
+            open_project(spec, root=manifest.root, state=platform.state, person=platform.environment.person),
             manifest=project,
             models=wanted,
             tests=checks,
@@ -106,14 +108,14 @@ def _check(test: Test) -> dg.AssetCheckSpec:
 def _events(result: DbtResult, project: DbtManifest, *, checks: set[str]) -> Iterator[Event]:
     """What is good first: a failed blocking check ends the step."""
     for unique_id, built in result.models.items():
-        yield _materialization(project.model_by_id[unique_id], built)
+        yield _materialization(project.model_by_id[unique_id], built, deferred=result.deferred)
     ran = [(project.test_by_id[unique_id], node) for unique_id, node in result.tests.items() if unique_id in checks]
     for test, node in sorted(ran, key=lambda pair: not pair[1].good):
         if node.status != "skipped":
             yield _check_result(test, node)
 
 
-def _materialization(model: Model, built: ModelResult) -> dg.MaterializeResult[None]:
+def _materialization(model: Model, built: ModelResult, *, deferred: tuple[TableRef, ...]) -> dg.MaterializeResult[None]:
     metadata: dict[str, Any] = {
         "edp/seconds": built.seconds,
         "dagster/table_name": str(model.ref),
@@ -132,6 +134,8 @@ def _materialization(model: Model, built: ModelResult) -> dg.MaterializeResult[N
     }
     if built.version is not None:
         metadata |= {"edp/rows": built.rows, "edp/version": built.version, "dagster/row_count": built.rows}
+    if read := [ref for ref in model.upstream if ref in deferred]:
+        metadata["edp/deferred"] = translation.deferred(read)
     return dg.MaterializeResult(asset_key=_key(model.ref), metadata=metadata)
 
 

@@ -5,6 +5,8 @@ import dagster as dg
 from platform_core.factories import translation
 from platform_core.factories.asset import build_asset
 from platform_core.factories.automation import PROCESSING
+from platform_core.factories.inputs import built_inputs
+from platform_core.factories.quality import build_checks, checked_against
 from platform_core.operations.ingest import ingest
 from platform_core.operations.load_result import LoadResult
 from platform_core.operations.platform import Platform
@@ -40,17 +42,21 @@ def build_ingestion_asset(
     return build_asset(
         dg.AssetSpec(
             translation.asset_key(spec.ref),
-            deps=[translation.source_key(spec)],
+            deps=[
+                translation.source_key(spec),
+                *(translation.asset_key(ref) for ref in built_inputs(checked_against(spec), manifest=manifest)),
+            ],
             group_name=translation.group_name(spec.workstream, "bronze"),
             description=spec.description or f"{spec.source} · {spec.object}, ingested {spec.mode}.",
             owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
             kinds={connection.type, "deltalake"},
-            tags=translation.tags(spec.workstream, spec.tags),
+            tags=translation.tags(spec.workstream, spec.tags, paused=spec.paused),
             metadata=translation.declared_columns(_declared(spec)) | translation.code_reference(spec.place),
         ),
         name=translation.op_name(spec.ref),
         body=load,
         op_tags=translation.op_tags(isolated=spec.isolated, connection=connection),
+        checks=build_checks(spec),
     )
 
 
@@ -76,9 +82,9 @@ def build_history_asset(spec: IngestionSpec, *, manifest: Manifest) -> dg.Assets
             description=f"Every version of every row of {spec.ref}.",
             owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
             kinds={"deltalake"},
-            tags=translation.tags(spec.workstream, spec.tags),
+            tags=translation.tags(spec.workstream, spec.tags, paused=spec.paused),
             metadata=translation.code_reference(spec.place),
-            automation_condition=PROCESSING,
+            automation_condition=None if spec.paused else PROCESSING,
         ),
         name=translation.op_name(spec.history_ref),
         body=look,

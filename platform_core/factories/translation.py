@@ -16,6 +16,9 @@ from platform_core.specs.table import TableRef
 ISOLATED_TAG = "edp/isolated"
 CONNECTION_TAG = "edp/connection"
 WORKSTREAM_TAG = "edp/workstream"
+PAUSED_TAG = "edp/paused"
+SERIAL_TAG = "edp/serial"
+COMMIT_TAG = "edp/git_commit"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")
 _TECHNICAL_DESCRIPTIONS = dict(
@@ -68,9 +71,30 @@ def schedule_name(workstream: str) -> str:
     return f"{workstream}_schedule"
 
 
-def sensor_name(location: str) -> str:
-    """The sensor that evaluates a location's automation conditions."""
-    return f"{location}_automation"
+def sensor_name(location: str, *, part: int = 1) -> str:
+    """A sensor that evaluates a location's automation conditions; a large location has several, counted from 1."""
+    return f"{location}_automation" if part == 1 else f"{location}_automation_{part}"
+
+
+def metadata_key(location: str) -> dg.AssetKey:
+    """What stands for the metadata that a location runs on; no table has a key of two parts."""
+    return dg.AssetKey(["control", location])
+
+
+def metadata_sensor_name(location: str) -> str:
+    """The sensor that compares a location's metadata with what is applied."""
+    return f"{location}_metadata"
+
+
+def metadata_tags(*, serial: int | None, git_commit: str | None) -> dict[str, str]:
+    """Tags of every run: which metadata it runs on.
+
+    Args:
+        serial: of the apply; None: it comes from control files.
+        git_commit: None: the control files are not in git.
+    """
+    found = {} if serial is None else {SERIAL_TAG: str(serial)}
+    return found if git_commit is None else {**found, COMMIT_TAG: git_commit}
 
 
 def connection_tag(connection: ConnectionSpec) -> str:
@@ -91,9 +115,9 @@ def code_reference(place: Place | None) -> dict[str, Any]:
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
-def tags(workstream: str, declared: Mapping[str, str]) -> dict[str, str]:
+def tags(workstream: str, declared: Mapping[str, str], *, paused: bool = False) -> dict[str, str]:
     """Tags of an asset."""
-    return {WORKSTREAM_TAG: workstream, **declared}
+    return {WORKSTREAM_TAG: workstream, **declared, **({PAUSED_TAG: "true"} if paused else {})}
 
 
 def op_tags(*, isolated: bool, connection: ConnectionSpec | None = None) -> dict[str, str]:
@@ -137,6 +161,11 @@ def column_lineage(origins: Mapping[str, Iterable[tuple[dg.AssetKey, str]]]) -> 
             for column, made_from in origins.items()
         }
     )
+
+
+def deferred(tables: Iterable[TableRef]) -> dg.MetadataValue[Any]:
+    """Tables that a personal environment read from the shared ones."""
+    return dg.MetadataValue.json([str(table) for table in tables])
 
 
 def _column(name: str, type_: str, columns: Mapping[str, ColumnSpec]) -> dg.TableColumn:

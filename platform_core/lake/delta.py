@@ -138,17 +138,21 @@ class DeltaTableReader(TableReader):
     """The rows of one Delta table, as of one version, streamed.
 
     A bronze table of mode ``full`` or ``incremental`` also holds deleted rows: filter by ``_is_current``.
+
+    Args:
+        deferred: whether it is the shared table, read in the place of one that a person does not have.
     """
 
     handle: DeltaTable = field(repr=False)
+    deferred: bool = False
 
     @classmethod
     def open(
-        cls, uri: str, *, storage_options: Mapping[str, str], version: int | None = None
+        cls, uri: str, *, storage_options: Mapping[str, str], version: int | None = None, deferred: bool = False
     ) -> DeltaTableReader | None:
         """A reader of the table at ``uri``; None where there is none."""
         table = open_table(uri, storage_options=storage_options, version=version)
-        return None if table is None else cls(table)
+        return None if table is None else cls(table, deferred)
 
     @property
     def version(self) -> int:

@@ -14,6 +14,7 @@ from platform_core.lake.delta import file_sizes, open_table
 from platform_core.lake.landing import MANIFEST, remove_batch
 from platform_core.lake.paths import Lake
 from platform_core.lake.storage import filesystem, local_path
+from platform_core.specs.base import is_name
 from platform_core.specs.table import TableRef
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def tables(lake: Lake) -> Iterator[TableRef]:
     Raises:
         StorageError: the store cannot be listed.
     """
-    for workstream in _folders(lake.root, lake.storage_options):
+    for workstream in _workstreams(lake):
         for layer in _folders(f"{lake.root}/{workstream}", lake.storage_options):
             if layer in (LANDING, QUARANTINE, STATE):
                 continue
@@ -75,9 +76,26 @@ def tables(lake: Lake) -> Iterator[TableRef]:
 
 def landed_tables(lake: Lake) -> Iterator[TableRef]:
     """Every bronze table that landed batches lie of, whether the table was ever made or not."""
-    for workstream in _folders(lake.root, lake.storage_options):
+    for workstream in _workstreams(lake):
         for name in _folders(f"{lake.root}/{workstream}/{LANDING}", lake.storage_options):
             yield TableRef(workstream, "bronze", name)
+
+
+def made_folders(lake: Lake) -> Iterator[TableRef]:
+    """Everything that has a name in the lake, and every bronze table that landed batches lie of.
+
+    Raises:
+        StorageError: the store cannot be listed.
+    """
+    for workstream in _workstreams(lake):
+        for layer in filter(is_name, _folders(f"{lake.root}/{workstream}", lake.storage_options)):
+            for name in filter(is_name, _folders(f"{lake.root}/{workstream}/{layer}", lake.storage_options)):
+                yield TableRef(workstream, "bronze" if layer in (LANDING, QUARANTINE, STATE) else layer, name)
+
+
+def _workstreams(lake: Lake) -> Iterator[str]:
+    """Folders of workstreams; what is kept beside them, such as tables of people, has a name that none can have."""
+    return filter(is_name, _folders(lake.root, lake.storage_options))
 
 
 def needs_compaction(table: DeltaTable | None, *, target_bytes: int, small_files: int) -> bool:

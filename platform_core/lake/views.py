@@ -137,11 +137,13 @@ class ViewReader(TableReader):
         view: its definition.
         inputs: reader of each table and view that it reads.
         select: the engine's.
+        deferred: whether it is the shared view, read in the place of one that a person does not have.
     """
 
     view: View
     inputs: Mapping[TableRef, TableReader] = field(repr=False)
     select: Select = field(repr=False)
+    deferred: bool = False
 
     @property
     def version(self) -> int:
@@ -180,36 +182,63 @@ class ViewReader(TableReader):
         return self.select(query.sql(dialect=DIALECT), {self.view.table: self})
 
 
+Opened = dict[TableRef, "DeltaTableReader | ViewReader"]
+"""Readers by table, so that a table that is asked for twice is read as of one moment and from one place."""
+
+
 def open_table_or_view(
-    ref: TableRef, *, lake: Lake, select: Select, above: tuple[TableRef, ...] = ()
+    ref: TableRef, *, lake: Lake, select: Select, opened: Opened | None = None, above: tuple[TableRef, ...] = ()
 ) -> DeltaTableReader | ViewReader | None:
     """A reader of a table or view as of now; None where there is neither.
 
+    In a person's lake, what the person does not have is read from the shared tables. A shared view reads the person's
+    tables where there are such.
+
     Args:
         select: runs the view's SELECT when its rows are asked for.
+        opened: what was opened before, and is not opened again; takes what is opened now.
         above: views through which it is read.
 
     Raises:
         StorageError: it cannot be read, or a view reads a table that is not there, or itself.
     """
-    uri, options = lake.table(ref), lake.storage_options
-    table = DeltaTableReader.open(uri, storage_options=options)
-    if table is not None:
-        return table
-    view = read_view(ref, uri, storage_options=options)
-    if view is None:
+    opened = {} if opened is None else opened
+    if ref in opened:
+        return opened[ref]
+    found = _found(ref, lake)
+    if found is None:
         return None
+    if isinstance(found, DeltaTableReader):
+        opened[ref] = found
+        return found
+    view, deferred = found
     if ref in above:
         raise StorageError(f"view {ref} reads itself: {' → '.join(map(str, (*above, ref)))}\n  make one of them anew")
     inputs: dict[TableRef, TableReader] = {}
     for read in view.reads:
-        found = open_table_or_view(read, lake=lake, select=select, above=(*above, ref))
-        if found is None:
+        reader = open_table_or_view(read, lake=lake, select=select, opened=opened, above=(*above, ref))
+        if reader is None:
             raise StorageError(
-                f"view {ref}: table {read} does not exist yet\n  looked at: {lake.table(read)}\n  build {read} first"
+                f"view {ref}: table {read} does not exist yet\n  looked at: {lake.places(read)}\n  build {read} first"
             )
-        inputs[read] = found
-    return ViewReader(view, inputs, select)
+        inputs[read] = reader
+    opened[ref] = ViewReader(view, inputs, select, deferred)
+    return opened[ref]
+
+
+def _found(ref: TableRef, lake: Lake) -> DeltaTableReader | tuple[View, bool] | None:
+    """The table, or the view and whether it is the shared one; a person's own goes first."""
+    options = lake.storage_options
+    for uri, deferred in ((lake.table(ref), False), (lake.shared_table(ref), True)):
+        if uri is None:
+            continue
+        table = DeltaTableReader.open(uri, storage_options=options, deferred=deferred)
+        if table is not None:
+            return table
+        view = read_view(ref, uri, storage_options=options)
+        if view is not None:
+            return view, deferred
+    return None
 
 
 def _holds(view: View, stamp: Stamp) -> bool:

@@ -17,6 +17,7 @@ from platform_core.engines.messages import clean_text
 from platform_core.errors import StepError, StorageError
 from platform_core.lake.delta import write
 from platform_core.operations.column_lineage import column_lineage
+from platform_core.operations.dbt_deferral import deferral
 from platform_core.operations.dbt_log import failure_text, result_text
 from platform_core.operations.dbt_manifest import DbtManifest, Model
 from platform_core.operations.dbt_project import DbtProject, prepare_target
@@ -33,6 +34,9 @@ _GRACE_SECONDS = 10
 _BATCH_ROWS = 65_536
 _MOST_LINES = 10_000
 _MOST_MEMORY = "1GB"
+_KNOWN_SOURCES = "SELECT relation FROM edp.sources"
+_VIEWS = "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal"
+_DEFERRED = "SELECT workstream, layer, name FROM edp.deferred ORDER BY ALL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +93,13 @@ class DbtResult:
         models: what is good, by unique id, in build order: built, tested and, where it is to be, published.
         tests: result by unique id of each test that ran.
         failures: why it was not all good, one line each; empty where it was.
+        deferred: what was read from the shared tables, for want of the person's own.
     """
 
     models: Mapping[str, ModelResult]
     tests: Mapping[str, NodeResult]
     failures: tuple[str, ...] = ()
+    deferred: tuple[TableRef, ...] = ()
 
 
 def build(
@@ -122,14 +128,24 @@ def build(
     chosen = {*tests, *(test.unique_id for test in manifest.tests if _concerns(test.reads, models))}
     with project.locked(cancelled=platform.cancelled, log=platform.log.info) as lock:
         prepare_target(project)
-        results = _run(project, _selection(manifest, models=models, tests=chosen), lock=lock, platform=platform)
+        more = deferral(manifest, wanted=models, present=_present(project, platform), lake=platform.lake)
+        built_too = {*models, *more.built}
+        results = _run(
+            project,
+            _selection(manifest, models=built_too, tests=chosen),
+            lock=lock,
+            platform=platform,
+            deferred=more.as_variable() if more.read else None,
+        )
         nodes = {unique_id: _node(result) for unique_id, result in results.items()}
         good = [model for model in manifest.models if model.unique_id in models and _is_good(model, manifest, nodes)]
         built = _collect(project, good, manifest=manifest, results=results, platform=platform) if good else {}
+        deferred = _deferred(project, platform) if good else ()
     return DbtResult(
         models=built,
         tests={unique_id: nodes[unique_id] for unique_id in sorted(chosen) if unique_id in nodes},
-        failures=tuple(_failures(manifest, nodes, wanted=models, built=built)),
+        failures=tuple(_failures(manifest, nodes, wanted=built_too, built={*built, *_good_too(more.built, nodes)})),
+        deferred=deferred,
     )
 
 
@@ -157,6 +173,39 @@ def _collect(
     return built
 
 
+def _present(project: DbtProject, platform: Platform) -> set[tuple[str, str]]:
+    """Schema and name of what dbt's database holds, other than views of the lake; only asked of a person's lake."""
+    if platform.lake.shared is None or not project.database.is_file():
+        return set()
+    with _opened(project) as connection:
+        known = (
+            {name for (name,) in connection.execute(_KNOWN_SOURCES).fetchall()}
+            if _holds(connection, "sources")
+            else set()
+        )
+        views = {tuple(row) for row in connection.execute(_VIEWS).fetchall()}
+        shown = {relation for relation in views if ".".join(relation) in known}
+        return {relation for relation in _columns(connection) if relation not in shown}
+
+
+def _deferred(project: DbtProject, platform: Platform) -> tuple[TableRef, ...]:
+    """What the last dbt process of a project read from the shared tables, as it has left it in the database."""
+    if platform.lake.shared is None:
+        return ()
+    with _opened(project) as connection:
+        rows = connection.execute(_DEFERRED).fetchall() if _holds(connection, "deferred") else []
+    return tuple(TableRef(*row) for row in rows)
+
+
+def _holds(connection: DuckDBPyConnection, table: str) -> bool:
+    """Whether the lake's plug-in has made a table of its own; a project need not use it."""
+    return ("edp", table) in _columns(connection)
+
+
+def _good_too(built: Collection[str], nodes: Mapping[str, NodeResult]) -> set[str]:
+    return {unique_id for unique_id in built if unique_id in nodes and nodes[unique_id].good}
+
+
 def _concerns(read: Sequence[str], models: Collection[str]) -> bool:
     return any(unique_id in models for unique_id in read)
 
@@ -172,12 +221,14 @@ def _selection(manifest: DbtManifest, *, models: Collection[str], tests: Collect
     return ["--indirect-selection", "empty", "--select", *selectors]
 
 
-def _run(project: DbtProject, selection: list[str], *, lock: int, platform: Platform) -> dict[str, Mapping[str, Any]]:
+def _run(
+    project: DbtProject, selection: list[str], *, lock: int, platform: Platform, deferred: str | None
+) -> dict[str, Mapping[str, Any]]:
     """Run `dbt build` to its end; its results by unique id."""
     process = subprocess.Popen(  # noqa: S603 - our interpreter, no shell
         project.command("build", *selection, target=project.target),
         cwd=project.folder,
-        env=project.environment(platform.lake),
+        env=project.environment(platform.lake, deferred=deferred),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -266,7 +317,7 @@ def _is_good(model: Model, manifest: DbtManifest, nodes: Mapping[str, NodeResult
 
 
 def _failures(
-    manifest: DbtManifest, nodes: Mapping[str, NodeResult], *, wanted: Collection[str], built: Mapping[str, ModelResult]
+    manifest: DbtManifest, nodes: Mapping[str, NodeResult], *, wanted: Collection[str], built: Collection[str]
 ) -> Iterator[str]:
     for model in manifest.models:
         if model.unique_id not in wanted or model.unique_id in built:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from platform_core.errors import ConfigError, Issue, Place, StepError
-from platform_core.lake.paths import Lake
+from platform_core.lake.paths import DEFERRED_VARIABLE, ROOT_VARIABLE, SHARED_ROOT_VARIABLE, Lake
 from platform_core.lake.storage import local_path
 from platform_core.operations.dbt_log import failure_text
 from platform_core.settings import child_environment
 from platform_core.specs.dbt import DbtSpec
+from platform_core.specs.person import Person
 
 _WRITTEN_BY_DBT = ("target", "logs", "dbt_packages")
 _PARSED = ("manifest.json", "partial_parse.msgpack")
@@ -88,15 +89,22 @@ class DbtProject:
             *arguments,
         ]
 
-    def environment(self, lake: Lake) -> dict[str, str]:
-        """All environment variables of a dbt process: a few of ours, nothing else of this process."""
-        local = local_path(lake.root)
+    def environment(self, lake: Lake, *, deferred: str | None = None) -> dict[str, str]:
+        """All environment variables of a dbt process: a few of ours, nothing else of this process.
+
+        Args:
+            deferred: models that are read from the lake, as ``Deferral.as_variable`` writes them; None: none is.
+        """
         extra = {
             "EDP_DBT_DATABASE": str(self.database.absolute()),
-            "EDP_LAKE_ROOT": lake.root if local is None else str(local.absolute()),
+            ROOT_VARIABLE: _absolute(lake.root),
             "TZ": "UTC",
             "DO_NOT_TRACK": "1",
         }
+        if lake.shared is not None:
+            extra[SHARED_ROOT_VARIABLE] = _absolute(lake.shared)
+        if deferred is not None:
+            extra[DEFERRED_VARIABLE] = deferred
         if lake.storage_options:
             extra[STORAGE_OPTIONS] = json.dumps(dict(lake.storage_options))
         return child_environment(extra)
@@ -139,18 +147,20 @@ class DbtProject:
             os.close(descriptor)
 
 
-def open_project(spec: DbtSpec, *, root: Path, state: Path) -> DbtProject:
+def open_project(spec: DbtSpec, *, root: Path, state: Path, person: Person | None = None) -> DbtProject:
     """The project that a spec names.
 
     Args:
         spec: its declaration.
         root: folder of the location's package, from which ``spec.project`` counts.
         state: the installation's state folder.
+        person: whose database its models are built in; None: everybody's.
 
     Raises:
         ConfigError: there is no dbt project.
     """
-    return DbtProject(spec, project_folder(spec, root=root), state / "dbt")
+    own = state / "dbt" if person is None else Path(person.root(str(state / "dbt")))
+    return DbtProject(spec, project_folder(spec, root=root), own)
 
 
 def project_folder(spec: DbtSpec, *, root: Path) -> Path:
@@ -223,6 +233,11 @@ def prepare_target(project: DbtProject) -> None:
     parsed = project.folder / "target" / "partial_parse.msgpack"
     if parsed.is_file() and not (project.target / parsed.name).exists():
         shutil.copyfile(parsed, project.target / parsed.name)
+
+
+def _absolute(root: str) -> str:
+    local = local_path(root)
+    return root if local is None else str(local.absolute())
 
 
 def _taken(descriptor: int) -> bool:

@@ -122,7 +122,7 @@ def apply_ddl(
             held[workstream] = stack.enter_context(
                 locked(
                     database,
-                    environment=platform.environment.name,
+                    environment=platform.scope,
                     workstream=workstream,
                     length=platform.environment.control.lease,
                     wait=wait,
@@ -155,7 +155,7 @@ def ddl_status(scope: DdlScope, *, platform: Platform, database: Database) -> Dd
     Raises:
         ControlError: the control database cannot be reached.
     """
-    environment = platform.environment.name
+    environment = platform.scope
     history = [row for row in _history(database, environment) if row.workstream in scope.workstreams]
     report = Report(scope.project)
     files = [each for each in read_files(scope, report) if scope.is_chosen(each.location)]
@@ -187,7 +187,7 @@ class _Attempt:
         self._migration = planned.migration
         self._lock = lock
         self._targets = targets
-        self._environment = platform.environment.name
+        self._environment = platform.scope
         self._log: logging.Logger = platform.log
         self._database = database
         self._author = author
@@ -306,7 +306,7 @@ def _opened(platform: Platform) -> Iterator[Targets]:
 
 
 def _plan(scope: DdlScope, *, targets: Targets, platform: Platform, database: Database) -> DdlPlan:
-    environment = platform.environment.name
+    environment = platform.scope
     return made_plan(scope, _history(database, environment), targets=targets, environment=environment)
 
 

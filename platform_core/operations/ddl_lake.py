@@ -46,8 +46,19 @@ class LakeTarget:
         Raises:
             StorageError: the store cannot be read.
         """
-        lake = self.platform.lake
-        uri, options = lake.table(ref), lake.storage_options
+        return self._at(ref, self.platform.lake.table(ref))
+
+    def shared(self, ref: TableRef) -> Shape | None:
+        """The shared table or view, which a person's views may read; None where there is none.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        uri = self.platform.lake.shared_table(ref)
+        return None if uri is None else self._at(ref, uri)
+
+    def _at(self, ref: TableRef, uri: str) -> Shape | None:
+        options = self.platform.lake.storage_options
         table = read_table(uri, storage_options=options)
         if table is not None:
             return Shape(
@@ -123,7 +134,7 @@ class LakeTarget:
     def _readers(self, refs: tuple[TableRef, ...], catalog: Catalog) -> dict[TableRef, TableReader] | None:
         found: dict[TableRef, TableReader] = {}
         for ref in refs:
-            shape = catalog.find(ref)
+            shape = catalog.readable(ref)
             if shape is None:
                 catalog.table(ref)
                 return None

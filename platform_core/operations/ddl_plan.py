@@ -143,6 +143,7 @@ class Targets:
                 environment=platform.environment.name,
                 secrets=platform.secrets,
                 state=platform.state,
+                person=platform.environment.person,
             )
         return self._databases[name]
 
@@ -224,7 +225,8 @@ class _Checking:
     def __init__(self, scope: DdlScope, files: Sequence[Migration], targets: Targets) -> None:
         self._targets = targets
         tables, views = (frozenset(_made(files, kind)) for kind in ("TABLE", "VIEW"))
-        lake = Catalog(targets.lake.live, makers=scope.makers, views=views, tables=tables)
+        live, shared = targets.lake.live, targets.lake.shared
+        lake = Catalog(live, makers=scope.makers, views=views, tables=tables, shared=shared)
         self._catalogs: dict[str, Catalog] = {LAKE: lake}
 
     def in_order(self, pending: Sequence[Pending], report: Report) -> list[PlannedMigration]:
@@ -269,7 +271,7 @@ class _Checking:
         if target not in self._catalogs:
             database = self._database(target)
             views = frozenset(database.views(migration.workstream))
-            self._catalogs[target] = Catalog(database.live, makers={}, views=views)
+            self._catalogs[target] = Catalog(database.live, makers={}, views=views, shared=database.shared)
         return self._catalogs[target]
 
     def _in_lake(self, pending: Pending, catalog: Catalog) -> list[PlannedStatement]:

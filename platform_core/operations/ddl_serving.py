@@ -24,6 +24,7 @@ from platform_core.faults import DdlPoint, reach
 from platform_core.plugins.interfaces import SecretStore
 from platform_core.specs.ddl import Meaning
 from platform_core.specs.environment import DatabaseSpec
+from platform_core.specs.person import Person
 from platform_core.specs.table import TableRef
 
 _SCHEMA = "edp"
@@ -42,6 +43,7 @@ _applied = sa.Table(
 _LOCK = 4_037_112_202
 _CONNECT_SECONDS = 10
 _LOCK_TIMEOUT = "30s"
+_LONGEST_SCHEMA = 63
 # Syntax, unknown or doubled objects, types, things that lean on others: of these the text names objects alone.
 _SPEAKS_OF_OBJECTS = ("42", "0A", "2BP", "3F", "3D", "28", "55")
 
@@ -54,6 +56,7 @@ class ServingTarget:
     url: DatabaseUrl
     spec: DatabaseSpec
     secrets: SecretStore = field(repr=False)
+    person: Person | None = None
     _engines: list[sa.Engine] = field(default_factory=list, repr=False, compare=False)
 
     def live(self, ref: TableRef) -> Shape | None:
@@ -62,9 +65,29 @@ class ServingTarget:
         Raises:
             ControlError: the database cannot be reached.
         """
+        return self._found(self._schema(ref.layer), ref.name)
+
+    def shared(self, ref: TableRef) -> Shape | None:
+        """The shared table or view, which a person's views may read; None where there is none, or nobody asks.
+
+        Raises:
+            ControlError: the database cannot be reached.
+        """
+        return None if self.person is None else self._found(ref.layer, ref.name)
+
+    def _schema(self, workstream: str) -> str:
+        """Schema of a workstream in this database, a person's or everybody's."""
+        schema = workstream if self.person is None else self.person.scoped(workstream)
+        if len(schema) > _LONGEST_SCHEMA:
+            raise MigrationError(
+                f"schema '{schema}' would be longer than {_LONGEST_SCHEMA} characters, which PostgreSQL cuts off\n"
+                "  set EDP_USER to a shorter name"
+            )
+        return schema
+
+    def _found(self, schema: str, name: str) -> Shape | None:
         with self._connected() as connection:
             looked = sa.inspect(connection)
-            schema, name = ref.layer, ref.name
             is_view = name in looked.get_view_names(schema)
             if not is_view and not looked.has_table(name, schema=schema):
                 return None
@@ -74,17 +97,21 @@ class ServingTarget:
                 )
                 for column in looked.get_columns(name, schema=schema)
             )
-            reads = tuple(_reads(connection, self.name, schema, name)) if is_view else ()
+            reads = tuple(self._reads(connection, schema, name)) if is_view else ()
             return Shape(is_view=is_view, columns=columns, reads=reads)
 
     def views(self, workstream: str) -> list[TableRef]:
         """Views of a workstream's schema."""
+        schema = self._schema(workstream)
         with self._connected() as connection:
-            return [TableRef(self.name, workstream, name) for name in sa.inspect(connection).get_view_names(workstream)]
+            names = sa.inspect(connection).get_view_names(schema)
+            return [TableRef(self.name, workstream, name) for name in names]
 
     def meaning(self, statement: Statement, *, migration: Migration, catalog: Catalog) -> Meaning:
         """What a statement does; SqlFault where it may not be said, or does not fit."""
-        return meaning_in_database(statement, workstream=migration.workstream, target=self.name, catalog=catalog)
+        return meaning_in_database(
+            statement, workstream=migration.workstream, target=self.name, catalog=catalog, schema=self._schema
+        )
 
     def holds(self, migration: Migration) -> bool:
         """Whether the database holds a migration.
@@ -111,7 +138,7 @@ class ServingTarget:
             for statement, sql in zip(migration.statements, statements, strict=True):
                 self._run(connection, migration, statement, sql)
             row = {
-                "workstream": migration.workstream,
+                "workstream": self._schema(migration.workstream),
                 "number": migration.number,
                 "name": migration.name,
                 "checksum": migration.checksum,
@@ -132,7 +159,7 @@ class ServingTarget:
         if not sa.inspect(connection).has_table(_applied.name, schema=_SCHEMA):
             return False
         query = sa.select(_applied.c.checksum, _applied.c.author).where(
-            _applied.c.workstream == migration.workstream, _applied.c.number == migration.number
+            _applied.c.workstream == self._schema(migration.workstream), _applied.c.number == migration.number
         )
         found = connection.execute(query).one_or_none()
         if found is not None and found.checksum != migration.checksum:
@@ -145,7 +172,7 @@ class ServingTarget:
 
     def _make_room(self, connection: sa.Connection, workstream: str) -> None:
         looked = sa.inspect(connection)
-        for schema in (_SCHEMA, workstream):
+        for schema in (_SCHEMA, self._schema(workstream)):
             # A user who may not make schemas can use one that was made for it.
             if not looked.has_schema(schema):
                 connection.execute(CreateSchema(schema))
@@ -166,6 +193,12 @@ class ServingTarget:
                 f"nothing of the migration was applied\n  {failure}\n  looked at: {self.url}"
             )
         reach(DdlPoint.AFTER_STATEMENT)
+
+    def _reads(self, connection: sa.Connection, schema: str, name: str) -> Iterator[TableRef]:
+        for row in connection.execute(_VIEW_READS, {"schema": schema, "name": name}):
+            ref = TableRef(row.table_schema, row.table_schema, row.table_name)
+            workstream = ref.workstream if self.person is None else self.person.plain(ref).workstream
+            yield TableRef(self.name, workstream, row.table_name)
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
@@ -225,9 +258,18 @@ class ServingTarget:
 
 
 def open_serving(
-    name: str, spec: DatabaseSpec, *, environment: str, secrets: SecretStore, state: Path
+    name: str,
+    spec: DatabaseSpec,
+    *,
+    environment: str,
+    secrets: SecretStore,
+    state: Path,
+    person: Person | None = None,
 ) -> ServingTarget | None:
     """A serving database of an environment, not yet connected; None where the environment says that it has none.
+
+    Args:
+        person: whose schemas are meant; None: everybody's.
 
     Raises:
         MigrationError: its URL means no PostgreSQL database, or holds a password.
@@ -241,18 +283,13 @@ def open_serving(
     except ValueError as error:
         # The URL itself is not shown: it may hold a password.
         raise MigrationError(f"environment '{environment}': databases.{name}.url {error}") from None
-    return ServingTarget(name, url, spec, secrets)
+    return ServingTarget(name, url, spec, secrets, person)
 
 
 _VIEW_READS = sa.text(
     "SELECT DISTINCT table_schema, table_name FROM information_schema.view_table_usage "
     "WHERE view_schema = :schema AND view_name = :name"
 )
-
-
-def _reads(connection: sa.Connection, target: str, schema: str, name: str) -> Iterator[TableRef]:
-    for row in connection.execute(_VIEW_READS, {"schema": schema, "name": name}):
-        yield TableRef(target, row.table_schema, row.table_name)
 
 
 def _said(error: BaseException) -> str:

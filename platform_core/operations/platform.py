@@ -12,7 +12,7 @@ from platform_core.lake.paths import Lake
 from platform_core.plugins.interfaces import Engine, SecretStore
 from platform_core.plugins.registry import plugin
 from platform_core.specs.base import SecretRef
-from platform_core.specs.environment import EnvironmentSpec, LakeSpec, PluginChoice
+from platform_core.specs.environment import EnvironmentSpec, PluginChoice
 
 
 def _never() -> bool:
@@ -43,6 +43,12 @@ class Platform:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("platform_core"))
     cancelled: Callable[[], bool] = _never
 
+    @property
+    def scope(self) -> str:
+        """What migrations are remembered for: the environment, and in a personal one whose it is: ``personal/anna``."""
+        person = self.environment.person
+        return self.environment.name if person is None else f"{self.environment.name}/{person}"
+
     def for_step(self, log: logging.Logger, cancelled: Callable[[], bool]) -> Platform:
         """The same platform with the log and the cancellation of one step."""
         return replace(self, log=log, cancelled=cancelled)
@@ -57,15 +63,16 @@ def open_platform(environment: EnvironmentSpec, *, state: Path) -> Platform:
 
     Raises:
         PluginError: a named plug-in is missing.
+        ConfigError: it is a personal environment, and it is not known whose.
     """
     engine = plugin("engine", environment.engine.type)
     store = open_secrets(environment.secrets)
     return Platform(
         environment=environment,
-        lake=open_lake(environment.lake, secrets=store),
+        lake=open_lake(environment, secrets=store),
         engine=engine(engine.Options(**environment.engine.options)),
         secrets=store,
-        loads=open_loads(environment.control, state=state, secrets=store),
+        loads=open_loads(environment.control, state=state, secrets=store, person=environment.person),
         state=state,
     )
 
@@ -81,14 +88,15 @@ def open_secrets(choice: PluginChoice) -> SecretStore:
     return store
 
 
-def open_lake(lake: LakeSpec, *, secrets: SecretStore) -> Lake:
-    """The lake of an environment, its secret options filled in.
+def open_lake(environment: EnvironmentSpec, *, secrets: SecretStore) -> Lake:
+    """The lake of an environment, its secret options filled in; of a personal one as its user sees it.
 
     Raises:
         SecretError: one of them is missing.
+        ConfigError: it is a personal environment, and it is not known whose.
     """
     options = {
         name: secrets.get(value.secret).reveal().decode() if isinstance(value, SecretRef) else value
-        for name, value in lake.storage_options.items()
+        for name, value in environment.lake.storage_options.items()
     }
-    return Lake(lake.root, options)
+    return Lake.of(environment.lake.root, environment.person, storage_options=options)

@@ -17,7 +17,7 @@ from platform_core.errors import StepError
 from platform_core.lake.delta import DeltaTableReader, Written, open_table, table_schema, write
 from platform_core.lake.views import ViewReader
 from platform_core.operations.column_lineage import Origin, column_lineage
-from platform_core.operations.inputs import open_input
+from platform_core.operations.inputs import OpenInputs, open_inputs, shown_name
 from platform_core.operations.platform import Platform
 from platform_core.operations.python_step import call, loaded
 from platform_core.operations.step_context import BATCH_COLUMN, Figure, InputTable, LastSuccess, StepContext
@@ -50,6 +50,7 @@ class StepResult:
         seconds: how long it took.
         read_batches: highest batch id in what it read, by table in full; only tables that have batches.
         read_versions: Delta version that it read, by table in full.
+        deferred: what it read from the shared tables, for want of the person's own.
         figures: numbers and short texts that the step added.
         schema: columns of its table; None where it makes none.
         written_bytes: size of the files that it added.
@@ -66,6 +67,7 @@ class StepResult:
     seconds: float = 0.0
     read_batches: Mapping[str, int] = field(default_factory=dict)
     read_versions: Mapping[str, int] = field(default_factory=dict)
+    deferred: tuple[TableRef, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
     schema: pa.Schema | None = None
     written_bytes: int = 0
@@ -97,16 +99,18 @@ def process(spec: ProcessingSpec, *, root: Path, platform: Platform, last: LastS
     places = ", ".join(str(place) for place in (spec.place, spec.sql) if place)
     where = f"step {spec.ref}" + (f" ({places})" if places else "")
     sql = _query(spec, root=root, where=where) if spec.kind is StepKind.SQL else None
-    inputs = _open(_inputs(spec, sql), platform=platform, where=where)
+    opened = _open(_inputs(spec, sql), platform=platform, where=where)
+    inputs = opened.readers
     result = StepResult(
         table=spec.ref,
         started_at=started_at,
         read_batches={
-            str(ref): table.batch
+            shown_name(ref, table, platform.lake): table.batch
             for ref, table in inputs.items()
             if isinstance(table, DeltaTableReader) and BATCH_COLUMN in table.schema.names
         },
-        read_versions={str(ref): table.version for ref, table in inputs.items()},
+        read_versions={shown_name(ref, table, platform.lake): table.version for ref, table in inputs.items()},
+        deferred=opened.deferred,
     )
     if spec.write is WriteMode.APPEND and (given := _given(spec, platform=platform)) is not None:
         if given.versions and given.versions == result.read_versions:
@@ -153,16 +157,15 @@ def _inputs(spec: ProcessingSpec, sql: str | None) -> tuple[TableRef, ...]:
     return spec.inputs if sql is None else referenced_tables(sql, workstream=spec.workstream)
 
 
-def _open(
-    refs: tuple[TableRef, ...], *, platform: Platform, where: str
-) -> dict[TableRef, DeltaTableReader | ViewReader]:
-    opened: dict[TableRef, DeltaTableReader | ViewReader] = {}
-    for ref in refs:
-        reader = open_input(ref, platform=platform)
-        if reader is None:
-            uri = platform.lake.table(ref)
-            raise StepError(f"{where}: table {ref} does not exist yet\n  looked at: {uri}\n  build {ref} first")
-        opened[ref] = reader
+def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> OpenInputs:
+    opened = open_inputs(refs, platform=platform)
+    if opened.missing:
+        ref = opened.missing[0]
+        raise StepError(
+            f"{where}: table {ref} does not exist yet\n  looked at: {platform.lake.places(ref)}\n  build {ref} first"
+        )
+    if opened.deferred:
+        platform.log.info("%s: reads the shared %s", where, ", ".join(map(str, opened.deferred)))
     return opened
 
 

@@ -24,6 +24,7 @@ from platform_core.lake.removal import is_there, remove
 from platform_core.operations.platform import Platform
 from platform_core.specs.base import Spec
 from platform_core.specs.dbt import DbtSpec
+from platform_core.specs.expectation import quality_state, quarantined
 from platform_core.specs.ingestion import IngestionSpec
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.table import TableRef
@@ -163,8 +164,14 @@ def _places(spec: IngestionSpec | ProcessingSpec, lake: Lake) -> Iterator[tuple[
     """Tables that a spec made, and where each lies."""
     if isinstance(spec, IngestionSpec):
         ref = spec.ref
-        yield ref, (lake.table(ref), lake.landing(ref), lake.quarantine(ref), lake.source_state(ref))
+        of_loads = (lake.landing(ref), lake.quarantine(ref), lake.source_state(ref))
+        yield ref, (lake.table(ref), *of_loads, *_quality(ref, lake))
         if spec.snapshot_history:
             yield spec.history_ref, (lake.table(spec.history_ref),)
     else:
-        yield spec.ref, (lake.table(spec.ref),)
+        yield spec.ref, (lake.table(spec.ref), *_quality(spec.ref, lake))
+
+
+def _quality(ref: TableRef, lake: Lake) -> tuple[str, str]:
+    """Where rows lie that failed what was expected of a table, and the numbers of rows that were accepted."""
+    return lake.table(quarantined(ref)), lake.table(quality_state(ref))

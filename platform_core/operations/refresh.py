@@ -16,13 +16,14 @@ from pydantic import ValidationError
 from platform_core.errors import PlatformError, RefreshError, redacted
 from platform_core.lake.delta import DeltaTableReader, open_table
 from platform_core.lake.views import ViewReader
-from platform_core.operations.inputs import open_input
+from platform_core.operations.inputs import OpenInputs, open_inputs, shown_name
 from platform_core.operations.platform import Platform
 from platform_core.operations.secret_use import SecretUse
 from platform_core.plugins.interfaces import Dashboard, RefreshRequest, RefreshResult, TableReader
 from platform_core.plugins.registry import plugin
 from platform_core.specs.base import Model
 from platform_core.specs.connection import ConnectionSpec
+from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.refresh import RefreshSpec
 from platform_core.specs.table import TableRef
 
@@ -39,6 +40,7 @@ class RefreshOutcome:
         url: where a person finds it; empty if unknown.
         figures: numbers and short texts of the plug-in.
         versions: Delta version that was shown, by table in full.
+        deferred: what was shown from the shared tables, for want of the person's own.
         as_of: when the newest shown table was made, UTC.
         started_at: when the refresh began, UTC: before the tables were opened.
         seconds: how long it took.
@@ -51,6 +53,7 @@ class RefreshOutcome:
     as_of: dt.datetime
     started_at: dt.datetime
     seconds: float
+    deferred: tuple[TableRef, ...] = ()
 
 
 def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, platform: Platform) -> RefreshOutcome:
@@ -74,8 +77,10 @@ def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path,
     started_at = dt.datetime.now(dt.UTC)
     where = f"dashboard {spec.ref}" + (f" ({spec.place})" if spec.place else "")
     secrets = SecretUse(platform)
+    _refuse_from_afar(spec, platform=platform, where=where)
     dashboard = _dashboard(spec, connection=connection, root=root, secrets=secrets, where=where)
-    tables = _open(spec.inputs, platform=platform, where=where)
+    opened = _open(spec.inputs, platform=platform, where=where)
+    tables = opened.readers
     as_of = max((made for table in tables.values() if (made := _made_at(table, platform))), default=started_at)
     request = RefreshRequest(
         name=str(spec.ref),
@@ -99,7 +104,8 @@ def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path,
         dashboard=spec.ref,
         url=result.url,
         figures=result.figures,
-        versions={str(ref): table.version for ref, table in tables.items()},
+        versions={shown_name(ref, table, platform.lake): table.version for ref, table in tables.items()},
+        deferred=opened.deferred,
         as_of=as_of,
         started_at=started_at,
         seconds=time.monotonic() - clock,
@@ -147,18 +153,37 @@ def _checked(model: type[Model], options: Mapping[str, Any], *, where: str) -> M
     raise RefreshError("\n  ".join([f"{where}: options do not fit", *wrong]))
 
 
-def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> dict[TableRef, TableReader]:
-    opened: dict[TableRef, TableReader] = {}
-    missing: list[str] = []
-    for ref in refs:
-        reader = open_input(ref, platform=platform)
-        if reader is None:
-            missing.append(f"table {ref} does not exist yet; looked at {platform.lake.table(ref)}")
-        else:
-            opened[ref] = reader
-    if missing:
-        names = " ".join(str(ref) for ref in refs if ref not in opened)
-        raise RefreshError("\n  ".join([f"{where}: not refreshed", *missing, f"build first: {names}"]))
+def is_refreshed_here(type_: str, environment: EnvironmentSpec) -> bool:
+    """Whether dashboards of a type are refreshed in an environment.
+
+    In a personal one only those that write nothing but files into the folder they are given, which is the person's: a
+    service elsewhere has one dashboard for everybody.
+
+    Raises:
+        PluginError: there is no such dashboard plug-in.
+    """
+    if not environment.developer:
+        return True
+    loaded: type[Dashboard] = plugin("dashboard", type_)
+    return loaded.in_lake
+
+
+def _refuse_from_afar(spec: RefreshSpec, *, platform: Platform, where: str) -> None:
+    if not is_refreshed_here(spec.type, platform.environment):
+        raise RefreshError(
+            f"{where}: not refreshed: environment '{platform.environment.name}' is a personal one, and a dashboard of "
+            f"type {spec.type} is everybody's\n  try the tables with a dashboard of type page"
+        )
+
+
+def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> OpenInputs:
+    opened = open_inputs(refs, platform=platform)
+    if opened.missing:
+        lines = [f"table {ref} does not exist yet; looked at {platform.lake.places(ref)}" for ref in opened.missing]
+        names = " ".join(map(str, opened.missing))
+        raise RefreshError("\n  ".join([f"{where}: not refreshed", *lines, f"build first: {names}"]))
+    if opened.deferred:
+        platform.log.info("%s: shows the shared %s", where, ", ".join(map(str, opened.deferred)))
     return opened
 
 

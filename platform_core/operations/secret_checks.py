@@ -27,6 +27,9 @@ from platform_core.specs.refresh import RefreshSpec
 
 _AT_A_TIME = 4
 
+Ask = Callable[[], tuple[bool | None, str]]
+"""Asks a connection something; whether it lets us in (None: not tested), and what was asked or is wrong."""
+
 
 class Standing(StrEnum):
     """How a secret stands."""
@@ -84,6 +87,25 @@ class ConnectionTest:
     told: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlannedTest:
+    """The test of one connection, not yet run.
+
+    Args:
+        name: ``<workstream>.<name>``.
+        type: of the connection.
+    """
+
+    name: str
+    type: str
+    ask: Ask
+
+    def run(self) -> ConnectionTest:
+        """Run it; what goes wrong stands in the result."""
+        good, told = _outcome(self.ask)
+        return ConnectionTest(name=self.name, type=self.type, good=good, told=told)
+
+
 def secret_standings(
     store: SecretStore,
     *,
@@ -91,6 +113,7 @@ def secret_standings(
     owners: Mapping[str, Sequence[str]],
     warning: dt.timedelta,
     now: dt.datetime,
+    environment: str | None = None,
 ) -> list[SecretStanding]:
     """Every secret that the store holds or that is referred to, by name; no value is looked at where the store lists.
 
@@ -99,6 +122,7 @@ def secret_standings(
         owners: by workstream.
         warning: how long before its end a secret is warned of.
         now: the time, UTC.
+        environment: named in what is to be done; None: it is the one that commands take by themselves.
 
     Raises:
         SecretError: the store cannot be read at all.
@@ -118,6 +142,7 @@ def secret_standings(
                 owners=owners.get(name.partition("/")[0], ()),
                 warning=warning,
                 now=now,
+                environment=environment,
             )
         )
     return found
@@ -130,6 +155,7 @@ def check_secrets(
     owners: Mapping[str, Sequence[str]],
     warning: dt.timedelta,
     now: dt.datetime,
+    environment: str | None = None,
 ) -> list[SecretStanding]:
     """Every secret that is referred to, read from its store; arguments as of :func:`secret_standings`."""
     held = _held(store)
@@ -144,6 +170,7 @@ def check_secrets(
             owners=owners.get(name.partition("/")[0], ()),
             warning=warning,
             now=now,
+            environment=environment,
         )
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -159,16 +186,20 @@ def check_connections(manifests: Sequence[Manifest], *, platform: Platform) -> l
         manifests: of the locations.
         platform: of the environment.
     """
-    tests = [
-        (f"{spec.workstream}.{spec.name}", spec.type, _test(manifest, spec.workstream, spec.name, platform))
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        return list(pool.map(lambda each: each.run(), connection_tests(manifests, platform=platform)))
+
+
+def connection_tests(manifests: Sequence[Manifest], *, platform: Platform) -> list[PlannedTest]:
+    """The tests that :func:`check_connections` runs, for whoever runs each by itself."""
+    return [
+        PlannedTest(
+            name=f"{spec.workstream}.{spec.name}",
+            type=spec.type,
+            ask=_test(manifest, spec.workstream, spec.name, platform),
+        )
         for manifest in manifests
         for spec in manifest.connections
-    ]
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        outcomes = list(pool.map(lambda each: _outcome(each[2]), tests))
-    return [
-        ConnectionTest(name=name, type=type_, good=good, told=told)
-        for (name, type_, _), (good, told) in zip(tests, outcomes, strict=True)
     ]
 
 
@@ -214,17 +245,18 @@ def _standing(
     owners: Sequence[str],
     warning: dt.timedelta,
     now: dt.datetime,
+    environment: str | None,
 ) -> SecretStanding:
-    standing = Standing.SET
+    standing, command = Standing.SET, f"edp secrets set {name}" + (f" --env {environment}" if environment else "")
     if told:
         standing = Standing.UNREADABLE
     elif entry is None:
-        standing, told = Standing.MISSING, f"set it: edp secrets set {name}"
+        standing, told = Standing.MISSING, f"set it: {command}"
     elif not entry.enabled:
         standing, told = Standing.DISABLED, "enable it in its store, or set it anew"
     elif entry.expires_at is not None and entry.expires_at - now <= warning:
         standing = Standing.EXPIRED if entry.expires_at <= now else Standing.EXPIRES_SOON
-        told = f"it {end_in_words(entry.expires_at, now=now)}; set a new one: edp secrets set {name}"
+        told = f"it {end_in_words(entry.expires_at, now=now)}; set a new one: {command}"
     return SecretStanding(
         name=name,
         standing=standing,
@@ -234,9 +266,6 @@ def _standing(
         dependents=dependents,
         told=told,
     )
-
-
-Ask = Callable[[], tuple[bool | None, str]]
 
 
 def _test(manifest: Manifest, workstream: str, name: str, platform: Platform) -> Ask:
@@ -256,7 +285,8 @@ def _test(manifest: Manifest, workstream: str, name: str, platform: Platform) ->
 
 def _columns(table: IngestionSpec, connection: ConnectionSpec, platform: Platform) -> tuple[bool | None, str]:
     with opened(table, connection=connection, platform=platform) as extract:
-        return True, f"{table.object} has {len(extract.schema())} columns"
+        count = len(extract.schema())
+        return True, f"{table.object} has {count} {'column' if count == 1 else 'columns'}"
 
 
 def _service(shown: RefreshSpec, connection: ConnectionSpec, root: Path, platform: Platform) -> tuple[bool | None, str]:

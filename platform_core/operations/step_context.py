@@ -20,6 +20,7 @@ from platform_core.errors import StepError, StorageError, redacted
 from platform_core.lake.delta import DeltaTableReader
 from platform_core.lake.storage import filesystem, local_path
 from platform_core.lake.views import ViewReader
+from platform_core.operations.inputs import shown_name
 from platform_core.operations.platform import Platform
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.sql import quoted
@@ -62,6 +63,11 @@ class InputTable:
         self.ref = ref
         self._reader = reader
         self._connection = connection
+
+    @property
+    def deferred(self) -> bool:
+        """Whether it is the shared table, read because the person who runs the step has none of this name."""
+        return self._reader.deferred
 
     @property
     def version(self) -> int:
@@ -216,7 +222,8 @@ class StepContext:
                 f"changed rows of {table.ref} cannot be told: it has no column {BATCH_COLUMN}\n"
                 f"  only bronze tables, and tables that keep their {BATCH_COLUMN}, have one; read it whole instead"
             )
-        read = self._last.read_batches.get(str(table.ref)) if self._last else None
+        name = shown_name(table.ref, self._readers[table.ref], self._platform.lake)
+        read = self._last.read_batches.get(name) if self._last else None
         return table.reader() if read is None else table.newer_than(read)
 
     def add_figure(self, name: str, value: Figure) -> None:

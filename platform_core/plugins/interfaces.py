@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from platform_core.errors import PluginError, SecretError
+from platform_core.specs.alerts import Severity
 from platform_core.specs.base import Model
 from platform_core.specs.ingestion import LoadMode, OnBadKey
 from platform_core.specs.table import TableRef
@@ -361,6 +362,11 @@ class Dashboard(ABC):
     Options: ClassVar[type[Model]] = NoOptions
     ConnectionOptions: ClassVar[type[Model] | None] = None
     """Options of a connection of this type (``type: powerbi``); None: the dashboard needs no connection."""
+    in_lake: ClassVar[bool] = False
+    """Whether a refresh changes nothing but files in the folder of its request.
+
+    Any other dashboard is everybody's, and so is never refreshed from a personal environment.
+    """
 
     def __init__(self, options: Any, *, connection: Any, secret: Callable[[str], Secret], root: Path) -> None:
         """Keep the options.
@@ -386,6 +392,67 @@ class Dashboard(ABC):
         False where there is no service to ask, as by default.
         """
         return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlertMessage:
+    """What a person is to be told, in plain text: each channel escapes it for its own format.
+
+    Args:
+        id: tells this message from every other; the same on every try, so that a service can drop a second copy.
+        reference: names the alert to people, such as ``A-17``; the same in all messages about it.
+        severity: how much it matters.
+        good: whether it is good news: an alert that is over.
+        title: one line.
+        text: paragraphs, without links.
+        facts: names and values, in order.
+        link: address of the run; None where there is none.
+        answers: what the channel returned for the message that this one answers; None: it begins a thread.
+        answers_title: title of that message.
+    """
+
+    id: str
+    reference: str
+    severity: Severity
+    title: str
+    text: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    good: bool = False
+    link: str | None = None
+    answers: str | None = None
+    answers_title: str = ""
+
+
+class AlertChannel(ABC):
+    """A service that brings messages to people."""
+
+    Options: ClassVar[type[Model]] = NoOptions
+
+    def __init__(self, options: Any, *, secret: Callable[[str], Secret]) -> None:
+        """Keep the options.
+
+        Args:
+            options: an instance of :attr:`Options`.
+            secret: gives the value of a named secret; asked at each message.
+        """
+        self.options = options
+        self.secret = secret
+
+    @abstractmethod
+    def send(self, message: AlertMessage, *, timeout: float) -> str:
+        """Hand one message over.
+
+        Nothing in the message becomes markup, a mention, or a link that is not :attr:`AlertMessage.link`.
+
+        Args:
+            timeout: seconds that any single wait for the service may take.
+
+        Returns:
+            What a later message names to answer this one.
+
+        Raises AlertRefused where no further try would help, AlertError where one may; neither repeats what the
+        service answered, nor an address or a password.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

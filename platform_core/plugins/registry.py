@@ -15,6 +15,7 @@ GROUPS = {
     "dashboard": "edp.dashboards",
     "engine": "edp.engines",
     "secret store": "edp.secrets",
+    "alert channel": "edp.alerts",
 }
 """Entry-point group by kind of plug-in."""
 

@@ -6,10 +6,20 @@ The name is never compared in code: what differs between environments is a value
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
+from platform_core.errors import ConfigError, Issue, Place
+from platform_core.specs.alerts import AlertsSpec
 from platform_core.specs.base import Duration, Model, Name, Plain, SecretRef, Spec
+from platform_core.specs.person import Person
+from platform_core.specs.upkeep import Size
+
+_FOLDER = Path("dagster_home/environments")
 
 
 class LakeSpec(Model):
@@ -18,6 +28,23 @@ class LakeSpec(Model):
     root: str = Field(description="Folder or URL; a relative folder counts from the state folder.")
     storage_options: dict[str, str | SecretRef] = Field(
         default_factory=dict, description="Options of the object store; what is secret is written {secret: <name>}."
+    )
+
+
+class ManifestOrigin(StrEnum):
+    """Where code locations get their metadata from."""
+
+    FILES = "files"
+    SNAPSHOT = "snapshot"
+
+
+class SnapshotsSpec(Model):
+    """Where applied metadata is published."""
+
+    root: str = Field(description="Folder or fsspec URL; a relative folder counts from the state folder.")
+    storage_options: dict[str, SecretRef | str | bool | int | Plain] = Field(
+        default_factory=dict,
+        description="Options of the fsspec file system; what is secret is written {secret: <name>}.",
     )
 
 
@@ -36,6 +63,13 @@ class ControlSpec(Model):
     lease: Duration = Field(
         default=timedelta(seconds=60), description="How long a lease holds without a sign of life of its holder."
     )
+    manifest: ManifestOrigin = Field(
+        default=ManifestOrigin.FILES,
+        description="What code locations load: their control files, or the snapshot that each apply publishes.",
+    )
+    snapshots: SnapshotsSpec | None = Field(
+        default=None, description="Where snapshots are published; default: _platform/manifests in the lake."
+    )
 
 
 class DatabaseSpec(Model):
@@ -46,6 +80,15 @@ class DatabaseSpec(Model):
         "none, and migrations of it are left out.",
     )
     password: SecretRef | None = Field(default=None, description="Password of the database's user.")
+
+
+class LogsSpec(Model):
+    """Log files for Loki, Elastic and the like, in ``logs/`` of the state folder."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_size: Size = Field(default=16 * 1024**2, description="A file begins anew at this size, such as 16 MB.")
+    files: int = Field(default=4, ge=2, le=100, description="Files that one process may leave, its newest included.")
+    keep: Duration = Field(default=timedelta(days=14), description="Files of ended processes go after this time.")
 
 
 class PluginChoice(Model):
@@ -69,5 +112,56 @@ class EnvironmentSpec(Spec):
     databases: dict[Name, DatabaseSpec] = Field(
         default_factory=dict, description="Databases that tables are served from, by name."
     )
+    alerts: AlertsSpec | None = Field(default=None, description="How people are told; default: nobody is.")
+    logs: LogsSpec | None = Field(
+        default=None, description="Logs of steps as JSON lines, one file a process; default: none are written."
+    )
     max_concurrent: int = Field(default=8, ge=1, description="Most steps of one run at a time.")
     schedules: bool = Field(default=False, description="Whether schedules and sensors start by themselves.")
+    developer: bool = Field(
+        default=False,
+        description="Personal development: every table, schema and dashboard is the user's own, and what a user has "
+        "not built is read from the shared tables of the lake. Schedules stay off.",
+    )
+
+    _person: Person | None = PrivateAttr(default=None)
+
+    @field_validator("developer")
+    @classmethod
+    def _check_developer(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("schedules"):
+            raise ValueError("a personal environment starts nothing by itself: remove 'schedules: true'")
+        control = info.data.get("control")
+        if value and isinstance(control, ControlSpec) and control.manifest is not ManifestOrigin.FILES:
+            raise ValueError("a personal environment runs what its user's control files say: remove 'manifest'")
+        return value
+
+    def used_by(self, person: Person | None) -> Self:
+        """Remember who uses it; returns the spec. None: it is not known who."""
+        self._person = person
+        return self
+
+    @property
+    def person(self) -> Person | None:
+        """Whose tables are made in it; None where they are everybody's.
+
+        Raises:
+            ConfigError: they are somebody's, and it is not known whose.
+        """
+        if not self.developer:
+            return None
+        if self._person is None:
+            raise ConfigError(
+                [
+                    Issue(
+                        self.place or Place(_FOLDER / f"{self.name}.yaml"),
+                        f"environment '{self.name}' is a personal one, and it is not known whose tables are meant",
+                        (
+                            "looked at: EDP_USER, then the account of this process, which must not be one that many "
+                            "machines have (root, ubuntu, …)",
+                            "set EDP_USER to your name, such as EDP_USER=anna",
+                        ),
+                    )
+                ]
+            )
+        return self._person

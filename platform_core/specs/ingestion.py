@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from platform_core.specs.base import Column, Columns, Duration, Model, Name, Owner, Plain, Spec, Tags
+from platform_core.specs.expectation import Expectations, check_apart
 from platform_core.specs.table import TableRef
 
 TECHNICAL_COLUMNS = ("_is_current", "_is_deleted", "_modified_at", "_batch_id", "_row_hash")
@@ -153,7 +154,9 @@ class IngestionSpec(Spec):
         description="Column by whose ranges parallel readers share the rows; default: a key of one column.",
     )
     columns: dict[Column, ColumnSpec] = Field(default_factory=dict)
+    expectations: Expectations = Field(default=(), description="What is expected of its current rows; each is a check.")
     options: Plain = Field(default_factory=dict, description="Options of the source plug-in for this object.")
+    paused: bool = Field(default=False, description="Neither scheduled nor requested; it can be run by hand.")
     description: str = ""
     tags: Tags = Field(default_factory=dict)
     owners: tuple[Owner, ...] = ()
@@ -201,6 +204,7 @@ class IngestionSpec(Spec):
         for column in filter(None, (self.cursor, self.sequence_by, self.deleted_flag)):
             if column in masks:
                 raise ValueError(f"column '{column}' orders or flags rows and so cannot be masked")
+        check_apart(self.expectations)
         return self
 
     def sequence_column(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import Field, field_validator
 
 from platform_core.specs.base import Model, Name, Owner, Spec
@@ -10,11 +12,32 @@ RESERVED_WORKSTREAMS = ("main", "memory", "system", "temp")
 """Databases that DuckDB has already; a workstream is a database in SQL."""
 
 
+class Overlap(StrEnum):
+    """What happens when a schedule's time comes while its previous run is active."""
+
+    SKIP = "skip"
+    QUEUE = "queue"
+
+
+class CatchUp(StrEnum):
+    """What happens to times that passed while nothing could be started."""
+
+    NONE = "none"
+    ONE = "one"
+
+
 class ScheduleSpec(Model):
     """When the whole graph of a workstream runs."""
 
     cron: str = Field(description="Five cron fields.", examples=["0 6 * * *"])
     timezone: str = Field(default="UTC", description="IANA time zone in which the cron fields are read.")
+    overlap: Overlap = Field(
+        default=Overlap.QUEUE,
+        description="While the previous run is active, skip this time, or queue one run that begins after it.",
+    )
+    catch_up: CatchUp = Field(
+        default=CatchUp.ONE, description="After downtime, start none or one run for all the times that passed."
+    )
 
 
 class WorkstreamSpec(Spec):

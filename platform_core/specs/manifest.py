@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from platform_core.specs.alerts import AlertRule
 from platform_core.specs.base import Model
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.dbt import DbtSpec
@@ -33,6 +34,7 @@ class Manifest(Model):
     dbt: tuple[DbtSpec, ...] = ()
     refreshes: tuple[RefreshSpec, ...] = ()
     upkeep: tuple[UpkeepSpec, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
 
     def connection(self, workstream: str, name: str) -> ConnectionSpec:
         """The named connection of a workstream; KeyError where there is none."""

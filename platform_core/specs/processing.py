@@ -8,10 +8,11 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from platform_core.specs.base import Columns, Name, Owner, Spec, TableName, Tags
+from platform_core.specs.expectation import Expectations, check_apart
 from platform_core.specs.ingestion import ColumnSpec
 from platform_core.specs.table import TableRef
 
-RESERVED_LAYERS = ("bronze", "landing", "dashboard", "source", "files")
+RESERVED_LAYERS = ("bronze", "landing", "dashboard", "source", "files", "quarantined", "quality_state")
 """Layers that only the platform itself writes."""
 
 
@@ -48,10 +49,12 @@ class ProcessingSpec(Spec):
     key: Columns = Field(default=(), description="Columns that identify a row; required for merge.")
     variables: dict[str, Any] = Field(default_factory=dict, description="Handed to a Python step; $name in a sql step.")
     columns: dict[str, ColumnSpec] = Field(default_factory=dict)
+    expectations: Expectations = Field(default=(), description="What is expected of its current rows; each is a check.")
     description: str = ""
     tags: Tags = Field(default_factory=dict)
     owners: tuple[Owner, ...] = ()
     isolated: bool = Field(default=False, description="Run in a process of its own.")
+    paused: bool = Field(default=False, description="Neither scheduled nor requested; it can be run by hand.")
 
     @property
     def ref(self) -> TableRef:
@@ -77,4 +80,5 @@ class ProcessingSpec(Spec):
         if masked := [name for name, column in self.columns.items() if column.masking]:
             # A mask that nobody applies would be a promise that nobody keeps.
             raise ValueError(f"column '{masked[0]}': masks are applied when a table is ingested, not by a step")
+        check_apart(self.expectations)
         return self

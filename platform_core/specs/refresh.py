@@ -21,6 +21,7 @@ class RefreshSpec(Spec):
         default=None, description="Connection to the dashboard service, where it needs one."
     )
     shows: tuple[TableName, ...] = Field(min_length=1, description="Tables: layer.name or workstream.layer.name.")
+    paused: bool = Field(default=False, description="Neither scheduled nor requested; it can be run by hand.")
     title: str = ""
     description: str = ""
     tags: Tags = Field(default_factory=dict)

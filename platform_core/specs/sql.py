@@ -69,6 +69,8 @@ _STATEMENTS = (
     exp.Use,
 )
 
+_CONDITIONS = (exp.Condition, exp.Func, exp.Paren)
+
 
 class SqlError(ValueError):
     """A query that a step may not run.
@@ -112,6 +114,38 @@ def references(sql: str, *, workstream: str) -> tuple[tuple[TableRef, ...], tupl
     return _table_refs(root, workstream=workstream), _parameter_names(root)
 
 
+def select(sql: str) -> exp.Query:
+    """A query as a tree; errors as of :func:`referenced_tables`, but for those of tables."""
+    return _select(sql)
+
+
+def condition(sql: str) -> exp.Expression:
+    """A condition over the columns of one row, such as ``amount >= discount``, as a tree.
+
+    Raises:
+        SqlError: it is none, names no column or a table, reads other rows, or cannot be parsed.
+    """
+    statements = _statements(sql)
+    if len(statements) > 1:
+        raise SqlError(f"one condition is expected, {len(statements)} statements are there", line=_line(statements[1]))
+    root = statements[0]
+    if isinstance(root, (*_STATEMENTS, exp.Query, exp.Alias, exp.Star, exp.Tuple)) or not isinstance(root, _CONDITIONS):
+        raise SqlError(f"a condition over the columns of a row is expected, not {root.key.upper()}", line=_line(root))
+    for node in root.walk(bfs=False):
+        _check(node)
+        if isinstance(node, (exp.Query, exp.Table, exp.Star)):
+            raise SqlError("a condition reads one row: write a SELECT to look at others", line=_line(node))
+        if isinstance(node, (exp.AggFunc, exp.Window)):
+            raise SqlError(f"a condition reads one row: {node.key.upper()} reads several", line=_line(node))
+        if isinstance(node, (exp.Placeholder, exp.Parameter)):
+            raise SqlError("a condition has no parameters", line=_line(node))
+        if isinstance(node, exp.Column) and len(node.parts) > 1:
+            raise SqlError(f"write the column alone: {node.name}", line=_line(node))
+    if root.find(exp.Column) is None:
+        raise SqlError("a condition names a column: this is the same for every row", line=_line(root))
+    return root
+
+
 def qualified(sql: str, *, workstream: str) -> str:
     """The same text with every table written ``workstream.layer.name``.
 
@@ -132,7 +166,7 @@ def quoted(name: str) -> str:
     return str(exp.to_identifier(name, quoted=True).sql(dialect=DIALECT))
 
 
-def _select(sql: str) -> exp.Query:
+def _statements(sql: str) -> list[exp.Expression]:
     try:
         statements = [statement for statement in sqlglot.parse(sql, dialect=DIALECT) if statement is not None]
     except SqlglotError as error:
@@ -140,6 +174,11 @@ def _select(sql: str) -> exp.Query:
     statements = [statement for statement in statements if not isinstance(statement, exp.Semicolon)]
     if not statements:
         raise SqlError("there is no query: write one SELECT")
+    return statements
+
+
+def _select(sql: str) -> exp.Query:
+    statements = _statements(sql)
     if len(statements) > 1:
         raise SqlError(f"one SELECT is expected, {len(statements)} statements are there", line=_line(statements[1]))
     root = statements[0]

@@ -188,6 +188,7 @@ PLUGINS: dict[str, dict[str, Installed]] = {
     "dashboard": {"page": Installed(Page), "service": Installed(Service), "broken_page": Installed(None)},
     "secret store": {"files": Installed(SecretFiles)},
     "engine": {"local": Installed(Engine)},
+    "alert channel": {"post": Installed(SecretFiles)},
 }
 
 

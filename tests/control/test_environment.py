@@ -124,7 +124,8 @@ def test_a_name_that_is_a_path_is_unknown(settings: Settings, name: str) -> None
         (
             GOOD + "schedule: true\n",
             "dagster_home/environments/dev.yaml:3: unknown key 'schedule'\n"
-            "  known keys: control, databases, engine, lake, max_concurrent, name, schedules, secret_warning, secrets\n"
+            "  known keys: alerts, control, databases, developer, engine, lake, logs, max_concurrent, name, schedules, "
+            "secret_warning, secrets\n"
             "  did you mean 'schedules'?",
         ),
         (
@@ -169,7 +170,7 @@ def test_a_name_that_is_a_path_is_unknown(settings: Settings, name: str) -> None
         (
             GOOD + "control:\n  urll: sqlite:///control.db\n",
             "dagster_home/environments/dev.yaml:4: unknown key 'urll'\n"
-            "  known keys: lease, max_deletes, password, url\n"
+            "  known keys: lease, manifest, max_deletes, password, snapshots, url\n"
             "  did you mean 'url'?",
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import shutil
 import subprocess
@@ -248,6 +249,7 @@ class Databases:
         self._templates = folder
         self._made: dict[str, str] = {}
         self._projects: list[Project] = []
+        self.name = "sqlite" if server is None else "postgresql"
 
     def project(self, folder: Path, *, state: str = "new") -> Project:
         """A project whose control database is ``new``, ``prepared``, or ``applied``: at serial 1."""
@@ -299,6 +301,25 @@ def all_databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     """Databases of each kind, for the session."""
     server = request.getfixturevalue("postgres_server") if request.param == "postgresql" else None
     return Databases(server, tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture
+def control_seed() -> int:
+    """``CONTROL_SEED``, or a new one."""
+    given = os.environ.get("CONTROL_SEED")
+    return random.SystemRandom().randrange(2**32) if given is None else int(given)
+
+
+@pytest.fixture
+def control_scale() -> int:
+    """How many times as much as usual is played: ``CONTROL_SCALE``."""
+    return int(os.environ.get("CONTROL_SCALE", "1"))
+
+
+@pytest.fixture
+def control_shrinks() -> bool:
+    """Whether what the state machine finds is made short, which may take minutes: ``CONTROL_SHRINK=1``."""
+    return os.environ.get("CONTROL_SHRINK") == "1"
 
 
 @pytest.fixture

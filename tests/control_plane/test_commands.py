@@ -103,7 +103,7 @@ def test_show_prints_a_spec_as_it_is_and_as_it_was(run_applied: Commands) -> Non
     early = run_applied("show", "ingestion", "crm.orders", "--as-of", "2020-01-31")
     assert str(early.exception).splitlines() == [
         "there is no ingestion crm.orders at 2020-01-31 23:59:59 UTC",
-        "  see its versions: edp history ingestion crm.orders",
+        "  see its versions: edp history ingestion crm.orders --env dev",
     ]
     assert "'yesterday' is no moment" in run_applied("show", "ingestion", "crm.orders", "--as-of", "yesterday").output
 

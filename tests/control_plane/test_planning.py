@@ -192,5 +192,5 @@ def test_an_edited_plan_is_refused(applied: Project, tmp_path: Path) -> None:
 def test_an_older_format_is_refused(tmp_path: Path, project: Project) -> None:
     file = tmp_path / "plan.json"
     file.write_text(project.plan().model_copy(update={"format": 0}).as_json())
-    with pytest.raises(PlanError, match="the plan has format 0; this version reads 1"):
+    with pytest.raises(PlanError, match="the plan has format 0; this version reads 2"):
         read_plan(file)

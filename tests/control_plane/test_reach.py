@@ -85,9 +85,6 @@ def test_the_plan_as_text_ends_in_its_counts(applied: Project) -> None:
         "    reaches: 1 asset (finance.gold.margin), 1 dashboard (finance.dashboard.board) in finance; "
         "owners: m.owner@example.com, team:finance",
         "",
-        "reaches besides: 1 asset (finance.gold.margin), 1 dashboard (finance.dashboard.board) in finance; "
-        "owners: m.owner@example.com, team:finance",
-        "",
         "Plan: 0 to create, 1 to update, 0 to delete, 10 unchanged",
     ]
 

@@ -4,7 +4,11 @@ Commands come as lines of standard input, answers go to standard output as JSON,
 
 ``prepare [<nth>]``: bring the control tables up to date.
 ``apply [<nth>]``: apply ``<project>/plan.json``.
-``race <count> <command>``: do it in so many forks, all of which begin at once.
+``update <strike>``: apply it and publish, and be killed where the strike says: ``statement:<nth>``, a point of
+publishing with the action (``publish-pointed:kill:1``), or ``after:<milliseconds>``.
+``count <threads> <applies>``: in each of so many threads get so many applies through, each of which makes the number in
+one row greater by one; plan again when refused.
+``race <count> <command> ...``: do it in so many forks, all of which begin at once.
 ``hold``: take the lock, tell its id, and keep it until this process is killed.
 
 Before statement nth, counted from 1, a fork kills itself without a word.
@@ -14,11 +18,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
+import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +37,24 @@ import sqlalchemy as sa
 
 from platform_core.control.environment import load_environment
 from platform_core.control.plan.applying import apply_plan
+from platform_core.control.plan.declared import Declared, read_declared
 from platform_core.control.plan.plan import read_plan
+from platform_core.control.plan.planning import plan_from_declared
 from platform_core.control.plan.release import platform_release, specs_digest
+from platform_core.control.snapshot.publish import publish_snapshot
+from platform_core.control.store.codec import codec
+from platform_core.control.store.kinds import KINDS
 from platform_core.control.store.lock import locked
+from platform_core.control.store.rows import RowKey, read_rows
 from platform_core.control.store.store import ControlStore, open_store
-from platform_core.errors import PlatformError
+from platform_core.errors import PlanError, PlatformError
+from platform_core.faults import arm
 from platform_core.settings import Settings
 
 AUTHOR = "Worker <worker@example.com>"
+
+COUNTER = RowKey("workstream", "crm", "crm")
+"""The row whose description the workers count up."""
 
 
 def say(answer: Any) -> None:
@@ -54,6 +72,59 @@ def kill_before(nth: int) -> None:
 
     sa.event.listen(sa.Engine, "before_cursor_execute", count)
     sa.event.listen(sa.Engine, "commit", count)
+
+
+def kill_after(milliseconds: int) -> None:
+    def wait_and_kill() -> None:
+        time.sleep(milliseconds / 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_and_kill, daemon=True).start()
+
+
+class Counting:
+    """Threads of one process that count one row up, each by plans and applies of its own."""
+
+    def __init__(self, worker: Worker, declared: Declared) -> None:
+        self._worker = worker
+        self._declared = declared
+        self._place = codec(KINDS[COUNTER.kind]).names.index("description")
+        self.done: list[tuple[int, int]] = []
+        self.refused: Counter[str] = Counter()
+        self.failed: list[str] = []
+
+    def work(self, applies: int) -> None:
+        try:
+            store = self._worker.store()
+            for _ in range(applies):
+                while not self._count_on(store):
+                    time.sleep(random.uniform(0.0, 0.3))
+            store.close()
+        except BaseException:  # noqa: BLE001 - told to whoever asked
+            self.failed.append(traceback.format_exc())
+
+    def _count_on(self, store: ControlStore) -> bool:
+        number = self._number(store.read(lambda connection: read_rows(connection, kinds=[COUNTER.kind]))[COUNTER])
+        row = list(self._declared.rows[COUNTER])
+        row[self._place] = str(number + 1)
+        declared = replace(self._declared, rows={**self._declared.rows, COUNTER: tuple(row)})
+        environment = self._worker.environment
+        plan = plan_from_declared(declared, environment, store, author=AUTHOR, everything=True)
+        if [change.fields[0].before for change in plan.changes] != [str(number) if number else ""]:
+            # Another one was faster, and the plan would take back what it did, as anybody who reads it can see.
+            self.refused["planned anew"] += 1
+            return False
+        try:
+            applied = apply_plan(plan, environment, store, author=AUTHOR)
+        except PlanError as error:
+            known = [why for why in ("locked by", "have moved") if why in str(error)]
+            self.refused[known[0] if known else str(error)] += 1
+            return False
+        self.done.append((applied.serial, number + 1))
+        return True
+
+    def _number(self, row: tuple[Any, ...]) -> int:
+        return int(row[self._place] or 0)
 
 
 class Worker:
@@ -76,6 +147,30 @@ class Worker:
         plan = read_plan(self.settings.project / "plan.json")
         return {"serial": apply_plan(plan, self.environment, store, author=AUTHOR, approval="tested").serial}
 
+    def update(self, strike: str) -> Any:
+        store = self.store()
+        store.prepare()
+        plan = read_plan(self.settings.project / "plan.json")
+        what, _, when = strike.partition(":")
+        if what == "statement":
+            kill_before(int(when))
+        elif what == "after":
+            kill_after(int(when))
+        else:
+            arm(strike)
+        applied = apply_plan(plan, self.environment, store, author=AUTHOR, approval="tested")
+        publish_snapshot(self.environment, store, state=self.settings.state)
+        return {"serial": applied.serial}
+
+    def count(self, threads: str, applies: str) -> Any:
+        counting = Counting(self, read_declared(self.settings))
+        workers = [threading.Thread(target=counting.work, args=(int(applies),)) for _ in range(int(threads))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return {"done": counting.done, "refused": counting.refused, "failed": counting.failed}
+
     def hold(self) -> Any:
         store = self.store()
         store.prepare()
@@ -83,13 +178,13 @@ class Worker:
             say(lock.id)
             time.sleep(600)
 
-    def race(self, count: str, command: str) -> Any:
+    def race(self, count: str, command: str, *arguments: str) -> Any:
         gate, opened = os.pipe()
 
         def wait_and_do() -> Any:
             os.close(opened)
             os.read(gate, 1)
-            return getattr(self, command)()
+            return getattr(self, command)(*arguments)
 
         forks = [Fork(wait_and_do) for _ in range(int(count))]
         os.close(opened)

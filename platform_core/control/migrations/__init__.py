@@ -111,6 +111,12 @@ def bring_up_to_date(
     return [each.name for each in missing]
 
 
+def waiting_migrations(connection: sa.Connection, *, shown: str, folder: Path | None = None) -> list[str]:
+    """Names of the revisions that the database still lacks; nothing is changed. Arguments and errors as above."""
+    known = read_migrations(folder or REVISIONS)
+    return [each.name for each in _missing(known, _applied(connection) or {}, shown=shown)]
+
+
 def take_lock(connection: sa.Connection) -> None:
     """Wait until nobody else changes the tables of this database; held until the transaction ends."""
     if connection.dialect.name == "postgresql":

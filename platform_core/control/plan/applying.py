@@ -5,28 +5,31 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from platform_core.control.plan.plan import Action, Base, Change, Mark, Plan
+from platform_core.control.plan.plan import Action, Base, Change, Mark, Origin, Plan
 from platform_core.control.plan.release import platform_release, specs_digest
-from platform_core.control.store.codec import Content, Row, codec, dumped
+from platform_core.control.store.codec import Content, Row, codec, dumped, identity_columns
 from platform_core.control.store.history import write_versions
 from platform_core.control.store.kinds import KINDS
 from platform_core.control.store.lock import HeldLock, locked
+from platform_core.control.store.overrides import end_override
 from platform_core.control.store.rows import read_rows, read_state
 from platform_core.control.store.store import ControlStore
 from platform_core.control.store.tables import SPEC_TABLES, applies, state
-from platform_core.errors import PlanError
+from platform_core.errors import ControlError, PlanError
 from platform_core.specs.environment import EnvironmentSpec
+
+Along = Callable[[sa.Connection, int, dt.datetime], None]
+"""More that an apply does in its transaction; it is told the serial and the time, and may run more than once."""
 
 PATIENCE = 60.0
 """Seconds for which an apply is tried again while the database is busy or away."""
 
-_ORIGIN = "git"
 _CHANGES = {Action.CREATE: "created", Action.UPDATE: "changed", Action.DELETE: "deleted"}
 
 
@@ -62,14 +65,52 @@ def apply_plan(
         ControlError: the database cannot be reached or refused; nothing was changed, unless it says so.
     """
     _check(plan, environment)
-    reason = (approval or "").strip() or None
-    if plan.needs_approval and reason is None:
-        raise PlanError(_unapproved(plan))
+    if plan.origin is not Origin.GIT:
+        raise PlanError("this is the plan of a reviewed SQL change\n  apply the change itself: edp sql apply")
+    reason = checked_approval([plan], approval)
     store.prepare()
     with locked(store.database, purpose=f"applying plan {plan.digest[:12]}", author=author) as lock:
-        work = _Apply(plan, store, lock, author=author, approval=reason)
+        return commit_plan(plan, store, lock, author=author, approval=reason)
+
+
+def checked_approval(plans: Sequence[Plan], approval: str | None) -> str | None:
+    """A person's reason without blanks around it; None: there is none, and none is needed.
+
+    Raises:
+        PlanError: one is needed.
+    """
+    reason = (approval or "").strip() or None
+    if reason is None and any(plan.needs_approval for plan in plans):
+        raise PlanError("\n".join(_unapproved(plans)))
+    return reason
+
+
+def commit_plan(
+    plan: Plan,
+    store: ControlStore,
+    lock: HeldLock,
+    *,
+    author: str,
+    approval: str | None,
+    along: Along | None = None,
+    is_last: bool = True,
+) -> Applied:
+    """Do what a plan says, under a lock that is held already.
+
+    Args:
+        approval: checked by :func:`checked_approval`.
+        along: does more in the same transaction; the plan then counts as an apply even where no row changes.
+        is_last: whether the lock is given back in that transaction.
+
+    Raises:
+        PlanError, ControlError: as of :func:`apply_plan`.
+    """
+    work = _Apply(plan, store, lock, author=author, approval=approval, along=along, is_last=is_last)
+    try:
         applied = store.change(work.run, patience=PATIENCE)
-        lock.given_back = True
+    except ControlError as error:
+        raise (ControlError(_unknown(error, plan)) if work.came_to_commit else error) from None
+    lock.given_back = is_last
     return applied
 
 
@@ -91,12 +132,20 @@ def _check(plan: Plan, environment: EnvironmentSpec) -> None:
         )
 
 
-def _unapproved(plan: Plan) -> str:
-    lines = ["the plan holds changes that need a person's reason:"]
-    for change, mark in plan.all_marks():
-        if mark.approval:
-            lines.append(f"  {_of(change)}{mark.message}")
-    return "\n".join([*lines, '  look at them, then apply with --approve "<reason>"; the reason goes into history'])
+def _unapproved(plans: Sequence[Plan]) -> Iterator[str]:
+    yield "the plan holds changes that need a person's reason:"
+    for plan in plans:
+        for change, mark in plan.all_marks():
+            if mark.approval:
+                yield f"  {_of(change)}{mark.message}"
+    yield '  look at them, then apply with --approve "<reason>"; the reason goes into history'
+
+
+def _unknown(error: ControlError, plan: Plan) -> str:
+    return (
+        f"{error}\n  it broke while the apply was being committed: it may have been applied all the same\n"
+        f"  look whether it was before you do anything else: edp history --env {plan.environment}"
+    )
 
 
 def _of(change: Change | None) -> str:
@@ -106,21 +155,42 @@ def _of(change: Change | None) -> str:
 class _Apply:
     """One apply; its transaction may be tried more than once."""
 
-    def __init__(self, plan: Plan, store: ControlStore, lock: HeldLock, *, author: str, approval: str | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: ControlStore,
+        lock: HeldLock,
+        *,
+        author: str,
+        approval: str | None,
+        along: Along | None,
+        is_last: bool,
+    ) -> None:
+        self.along = along
+        self.is_last = is_last
         self.plan = plan
         self.store = store
         self.lock = lock
         self.author = author
         self.approval = approval
         self.token = secrets.token_hex(16)
+        self.came_to_commit = False
+        # Made ready before the transaction, which others wait for, and which PostgreSQL ends if it idles.
+        self.writes = [_Write.of(change) for change in plan.changes]
 
     def run(self, connection: sa.Connection) -> Applied:
         """The transaction."""
+        applied = self._run(connection)
+        self.came_to_commit = True
+        return applied
+
+    def _run(self, connection: sa.Connection) -> Applied:
+        # An earlier try whose acknowledgement was lost may still be committing: its row is asked for once that is over.
+        found = read_state(connection, for_change=True)
         done = connection.execute(sa.select(applies).where(applies.c.token == self.token)).one_or_none()
         if done is not None:
             # Committed before; only the acknowledgement was lost.
             return self._applied(done.serial, done.applied_at)
-        found = read_state(connection, for_change=True)
         self.lock.confirm(connection)
         if found.environment not in (None, self.plan.environment):
             raise PlanError(f"the control tables hold environment '{found.environment}', not '{self.plan.environment}'")
@@ -130,7 +200,7 @@ class _Apply:
                 f"{self.plan.base.serial}, they stand at {found.serial}\n  plan again"
             )
         now = self.store.database.clock(connection)
-        if not self.plan.changes:
+        if self.plan.is_empty and self.along is None:
             self.lock.give_back(connection)
             return self._applied(found.serial, now)
         serial = found.serial + 1
@@ -139,18 +209,22 @@ class _Apply:
         connection.execute(
             state.update().values(serial=serial, mark=_mark(found.mark, self.token), environment=self.plan.environment)
         )
-        self.lock.give_back(connection)
+        for each in self.plan.ends:
+            end_override(connection, each.key, each.path)
+        if self.along is not None:
+            self.along(connection, serial, now)
+        if self.is_last:
+            self.lock.give_back(connection)
         return self._applied(serial, now)
 
     def _check_rows(self, connection: sa.Connection) -> None:
         """Make sure that each row to be changed is what the plan saw; people may change rows without a serial."""
-        kinds = {change.kind for change in self.plan.changes}
+        kinds = [kind for kind in KINDS if any(change.kind == kind for change in self.plan.changes)]
+        _keep_others_from_writing(connection, kinds)
         current = read_rows(connection, locations={change.location for change in self.plan.changes}, kinds=kinds)
-        for change in self.plan.changes:
-            rows = codec(KINDS[change.kind])
-            found = current.get(change.key)
-            expected = rows.row(change.before) if change.before is not None else None
-            if (rows.normal(found) if found is not None else None) != expected:
+        for write in self.writes:
+            change, found = write.change, current.get(write.change.key)
+            if (codec(KINDS[change.kind]).normal(found) if found is not None else None) != write.expected:
                 raise PlanError(
                     f"{change.kind} {change.address} is no longer what the plan saw: somebody changed it by SQL\n"
                     "  plan again"
@@ -158,11 +232,13 @@ class _Apply:
 
     def _write(self, connection: sa.Connection, *, serial: int, now: dt.datetime) -> None:
         self._write_apply(connection, serial=serial, now=now)
-        writes = [_Write.of(change) for change in self.plan.changes]
-        stamp = _Stamp(serial=serial, plan=self.plan.digest, author=self.author, at=now, approval=self.approval)
+        plan = self.plan
+        stamp = _Stamp(
+            origin=plan.origin, serial=serial, plan=plan.digest, author=self.author, at=now, approval=self.approval
+        )
         for kind in KINDS:
-            _write_rows(connection, kind, [write for write in writes if write.change.kind == kind], stamp)
-        write_versions(connection, [write.version(stamp) for write in writes])
+            _write_rows(connection, kind, [write for write in self.writes if write.change.kind == kind], stamp)
+        write_versions(connection, [write.version(stamp) for write in self.writes])
 
     def _write_apply(self, connection: sa.Connection, *, serial: int, now: dt.datetime) -> None:
         plan = self.plan
@@ -171,7 +247,7 @@ class _Apply:
                 serial=serial,
                 plan=plan.digest,
                 token=self.token,
-                origin=_ORIGIN,
+                origin=plan.origin.value,
                 release=plan.release,
                 git_commit=plan.git_commit,
                 author=self.author,
@@ -198,6 +274,7 @@ class _Apply:
 class _Stamp:
     """What all rows of an apply have in common."""
 
+    origin: Origin
     serial: int
     plan: str
     author: str
@@ -207,9 +284,14 @@ class _Stamp:
 
 @dataclass(frozen=True, kw_only=True)
 class _Write:
-    """One row that is written or deleted."""
+    """One row that is written or deleted.
+
+    Args:
+        expected: the row as it must be found; None: there must be none.
+    """
 
     change: Change
+    expected: Row | None
     row: Row
     content: Content
     hash: str
@@ -220,7 +302,14 @@ class _Write:
         rows = codec(KINDS[change.kind])
         content = (change.before if change.after is None else change.after) or {}
         row = rows.row(content)
-        return cls(change=change, row=row, content=content, hash=rows.digest(row), workstream=rows.workstream(row))
+        return cls(
+            change=change,
+            expected=None if change.before is None else rows.row(change.before),
+            row=row,
+            content=content,
+            hash=rows.digest(row),
+            workstream=rows.workstream(row),
+        )
 
     def values(self, stamp: _Stamp) -> dict[str, Any]:
         """All columns of the row."""
@@ -229,7 +318,7 @@ class _Write:
             "workstream": self.workstream,
             **dict(zip(codec(KINDS[self.change.kind]).names, self.row, strict=True)),
             "hash": self.hash,
-            "origin": _ORIGIN,
+            "origin": stamp.origin.value,
             "git_commit": self.change.git_commit,
             "author": stamp.author,
             "applied_at": stamp.at,
@@ -241,7 +330,7 @@ class _Write:
         """Values of :func:`_identity`."""
         rows = codec(KINDS[self.change.kind])
         values = {"location": self.change.location, **dict(zip(rows.names, self.row, strict=True))}
-        return {f"of_{name}": values[name] for name in _identity_columns(self.change.kind)}
+        return {f"of_{name}": values[name] for name in identity_columns(self.change.kind)}
 
     def version(self, stamp: _Stamp) -> dict[str, Any]:
         """The row's entry in history."""
@@ -254,12 +343,23 @@ class _Write:
             "change": _CHANGES[self.change.action],
             "content": dumped(self.content),
             "hash": self.hash,
-            "origin": _ORIGIN,
+            "origin": stamp.origin.value,
             "git_commit": self.change.git_commit,
             "author": stamp.author,
             "applied_at": stamp.at,
             "approval": stamp.approval,
         }
+
+
+def _keep_others_from_writing(connection: sa.Connection, kinds: Sequence[str]) -> None:
+    """Keep people with SQL from changing rows between our look at them and our change; who reads does not wait.
+
+    SQLite has one writer anyway.
+    """
+    if connection.dialect.name == "postgresql" and kinds:
+        shown = connection.dialect.identifier_preparer
+        tables = ", ".join(shown.format_table(SPEC_TABLES[kind]) for kind in kinds)
+        connection.exec_driver_sql(f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE")
 
 
 def _write_rows(connection: sa.Connection, kind: str, writes: Sequence[_Write], stamp: _Stamp) -> None:
@@ -290,10 +390,5 @@ def _mark(before: str, token: str) -> str:
     return hashlib.sha256(f"{before}{token}".encode()).hexdigest()
 
 
-def _identity_columns(kind: str) -> list[str]:
-    rows = codec(KINDS[kind])
-    return ["location", *(column.name for column in rows.columns if column.field in rows.kind.identity)]
-
-
 def _identity(kind: str, table: sa.Table) -> list[sa.ColumnElement[bool]]:
-    return [table.c[name] == sa.bindparam(f"of_{name}") for name in _identity_columns(kind)]
+    return [table.c[name] == sa.bindparam(f"of_{name}") for name in identity_columns(kind)]

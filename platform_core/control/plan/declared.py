@@ -9,6 +9,7 @@ from typing import Any
 
 from platform_core.control import documents
 from platform_core.control.authorship import git_commit
+from platform_core.control.documents import PathPart
 from platform_core.control.load import manifest_of
 from platform_core.control.parsed_files import remembering
 from platform_core.control.reading import Entry, Reading
@@ -50,6 +51,11 @@ class Declared:
     listed: frozenset[str]
     _entries: Mapping[RowKey, Entry[Any]] = field(repr=False)
     _report: Report = field(repr=False)
+
+    def written_at(self, key: RowKey) -> tuple[Path, tuple[PathPart, ...]] | None:
+        """File of a row, and the path of its entry in it; None: git does not have it."""
+        entry = self._entries.get(key)
+        return None if entry is None else (entry.document.file, tuple(entry.path))
 
     def place(self, key: RowKey, path: Sequence[str] = ()) -> str | None:
         """File and line of a row, or of a value in it."""
@@ -126,18 +132,23 @@ def written_path(kind: str, path: Sequence[str]) -> tuple[str, ...]:
     return where
 
 
+LISTS = {
+    "workstream": "workstreams",
+    "variable": "variables",
+    "connection": "connections",
+    "ingestion": "ingestions",
+    "processing": "steps",
+    "dbt": "dbt",
+    "refresh": "refreshes",
+    "upkeep": "upkeep",
+    "alert": "alerts",
+}
+"""Where a reading holds the specs of a kind; the location's own stands alone."""
+
+
 def _entries(location: str, reading: Reading) -> dict[RowKey, Entry[Any]]:
-    found: dict[str, Sequence[Entry[Any]]] = {
-        "location": [reading.location] if reading.location else [],
-        "workstream": reading.workstreams,
-        "variable": reading.variables,
-        "connection": reading.connections,
-        "ingestion": reading.ingestions,
-        "processing": reading.steps,
-        "dbt": reading.dbt,
-        "refresh": reading.refreshes,
-        "upkeep": reading.upkeep,
-    }
+    found: dict[str, Sequence[Entry[Any]]] = {kind: getattr(reading, name) for kind, name in LISTS.items()}
+    found["location"] = [reading.location] if reading.location else []
     return {
         RowKey(kind, location, KINDS[kind].address(entry.spec)): entry
         for kind, entries in found.items()

@@ -31,7 +31,7 @@ def differences(current: Mapping[RowKey, Row], desired: Mapping[RowKey, Row]) ->
     """Every row that must be created, updated or deleted, by kind and address."""
     found = [*_created_or_updated(current, desired)]
     for key in current.keys() - desired.keys():
-        found.append(Difference(key=key, action=Action.DELETE, before=_content(key, current[key]), after=None))
+        found.append(Difference(key=key, action=Action.DELETE, before=content_of(key, current[key]), after=None))
     return sorted(found, key=lambda each: (_ORDER[each.key.kind], each.key.location, each.key.address))
 
 
@@ -45,15 +45,16 @@ def _created_or_updated(current: Mapping[RowKey, Row], desired: Mapping[RowKey, 
         found = current.get(key)
         if found == row:
             continue
-        after = _content(key, row)
+        after = content_of(key, row)
         if found is None:
             yield Difference(key=key, action=Action.CREATE, before=None, after=after)
         elif codec(KINDS[key.kind]).normal(found) != row:
             # A person who writes JSON by hand writes it with other spaces.
-            yield Difference(key=key, action=Action.UPDATE, before=_content(key, found), after=after)
+            yield Difference(key=key, action=Action.UPDATE, before=content_of(key, found), after=after)
 
 
-def _content(key: RowKey, row: Row) -> Content:
+def content_of(key: RowKey, row: Row) -> Content:
+    """A row as plain values, written in one way whoever wrote it."""
     rows = codec(KINDS[key.kind])
     return rows.content(rows.normal(row))
 

@@ -36,7 +36,17 @@ def divergences(settings: Settings, one: str, other: str) -> list[Divergence]:
     Raises:
         ConfigError: one of them has no file, or control files are wrong in one of them.
     """
-    return [*_in_files(settings, one, other), *_in_declared(settings, one, other)]
+    found = [*_in_files(settings, one, other), *_in_declared(settings, one, other)]
+    return [replace(each, one=_as_written(each.one), other=_as_written(each.other)) for each in found]
+
+
+def _as_written(value: Any) -> Any:
+    """A value with the state folder as people write it in control files."""
+    if isinstance(value, str):
+        return value.replace(str(STATE), str(STATE).lstrip("/"))
+    if isinstance(value, dict):
+        return {name: _as_written(each) for name, each in value.items()}
+    return [_as_written(each) for each in value] if isinstance(value, list) else value
 
 
 def _in_files(settings: Settings, one: str, other: str) -> Iterator[Divergence]:

@@ -16,7 +16,7 @@ from platform_core.control.store.rows import AppliedState, RowKey
 from platform_core.errors import PlanError
 from platform_core.specs.base import Model
 
-FORMAT = 1
+FORMAT = 2
 """Version of the plan's file; another one is refused."""
 
 
@@ -28,6 +28,22 @@ class Action(StrEnum):
     DELETE = "delete"
 
 
+class Origin(StrEnum):
+    """Where changes come from."""
+
+    GIT = "git"
+    SQL = "sql"
+
+
+class EndReason(StrEnum):
+    """Why an override ends."""
+
+    EXPIRED = "expired"
+    SETTLED = "settled"
+    DELETED = "deleted"
+    ROLLED_BACK = "rolled back"
+
+
 class MarkKind(StrEnum):
     """Why a change deserves a second look."""
 
@@ -36,6 +52,7 @@ class MarkKind(StrEnum):
     DELETIONS = "deletions"
     LOCATION = "location"
     READERS = "readers"
+    OVERRIDE = "override"
 
 
 class Mark(Model):
@@ -118,6 +135,53 @@ class Change(Model):
         return RowKey(self.kind, self.location, self.address)
 
 
+class Overridden(Model):
+    """A value, or a whole row, that the environment holds in the place of what git says, and that a plan leaves alone.
+
+    Args:
+        field: where it stands in the row, as a person writes it in YAML; empty: the row as a whole.
+        git: what git says; None: nothing, or no such row.
+        value: what holds; None: nothing, or no such row.
+        expires: last day, UTC, on which it holds.
+        file: the reviewed SQL change that made it.
+        serial: of the apply that made it.
+    """
+
+    kind: str
+    location: str
+    address: str
+    field: str
+    git: Any = None
+    value: Any = None
+    owner: str
+    expires: dt.date
+    reason: str
+    file: str
+    serial: int
+
+
+class EndedOverride(Model):
+    """An override that is forgotten when the plan is applied.
+
+    Args:
+        path: where it stands in the row; empty: the row as a whole.
+    """
+
+    kind: str
+    location: str
+    address: str
+    path: tuple[str, ...]
+    why: EndReason
+    owner: str
+    expires: dt.date
+    file: str
+
+    @property
+    def key(self) -> RowKey:
+        """Which row it is about."""
+        return RowKey(self.kind, self.location, self.address)
+
+
 class Base(Model):
     """The state of the control tables that a plan was made from."""
 
@@ -144,6 +208,9 @@ class Plan(Model):
         locations: whose rows it covers; rows of others stay as they are.
         unchanged: rows that stay as they are.
         restores: the serial that it goes back to; None: it comes from git.
+        origin: control files, or a reviewed SQL change.
+        overrides: what it leaves alone, though git says something else.
+        ends: overrides that are forgotten once it is applied.
         changes: in the order in which they are shown.
         marks: about the plan as a whole.
         reach: of all changes together.
@@ -162,6 +229,9 @@ class Plan(Model):
     locations: tuple[str, ...]
     unchanged: int = 0
     restores: int | None = None
+    origin: Origin = Origin.GIT
+    overrides: tuple[Overridden, ...] = ()
+    ends: tuple[EndedOverride, ...] = ()
     changes: tuple[Change, ...] = ()
     marks: tuple[Mark, ...] = ()
     reach: Reach = Reach()
@@ -171,6 +241,11 @@ class Plan(Model):
     def sealed(self) -> Self:
         """The same plan with its digest."""
         return self.model_copy(update={"digest": self._digest()})
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to apply."""
+        return not self.changes and not self.ends
 
     def count(self, action: Action) -> int:
         """How many changes do this."""

@@ -29,7 +29,7 @@ def privacy_marks(before: Content, after: Content) -> Iterator[Mark]:
             # It no longer comes into the lake.
             continue
         now = new.get(name, {})
-        if found := _weakened(column.get("masking") or _NO_MASK, now.get("masking") or _NO_MASK):
+        if found := _weakened(_masking(column), _masking(now)):
             yield Mark(kind=MarkKind.PRIVACY, message=f"column '{name}': {found}", consequence=_CONSEQUENCE)
         if column.get("personal") and not now.get("personal"):
             yield Mark(kind=MarkKind.PRIVACY, message=f"column '{name}': is no longer classified personal")
@@ -70,7 +70,16 @@ def _shown(mask: type[Any]) -> str:
 
 
 def _columns(content: Content) -> dict[str, dict[str, Any]]:
-    return {_name(name): column for name, column in (content.get("columns") or {}).items()}
+    """Columns by name; what a person wrote into the tables in another shape never masked anything."""
+    columns = content.get("columns")
+    if not isinstance(columns, dict):
+        return {}
+    return {_name(name): column for name, column in columns.items() if isinstance(column, dict)}
+
+
+def _masking(column: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = column.get("masking")
+    return found if isinstance(found, dict) and isinstance(found.get("mask"), str) else _NO_MASK
 
 
 def _name(column: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from platform_core.control.plan.plan import Mark, MarkKind
-from platform_core.control.store.codec import Content
+from platform_core.control.store.codec import Content, dumped
 from platform_core.specs.ingestion import LoadMode
 from platform_core.specs.processing import WriteMode
 
@@ -78,12 +78,18 @@ def _key_or_mode(before: Content, after: Content) -> str:
 
 
 def _masks(content: Content) -> dict[str, Any]:
-    columns = (content.get("columns") or {}).items()
-    return {name: column["masking"] for name, column in columns if column.get("masking")}
+    columns = content.get("columns")
+    if not isinstance(columns, dict):
+        return {}
+    shaped = {name: column for name, column in columns.items() if isinstance(column, dict)}
+    return {name: column["masking"] for name, column in shaped.items() if column.get("masking")}
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "(none)"
+def _listed(names: Any) -> str:
+    """Columns of a key; a row that a person wrote may hold anything in their place."""
+    if not isinstance(names, list):
+        return dumped(names)
+    return ", ".join(map(str, names)) or "(none)"
 
 
 def _mark(message: str, consequence: str, *, reload: str | None = None, approval: bool = True) -> Mark:

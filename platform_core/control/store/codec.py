@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -23,7 +23,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from sqlalchemy.ext.compiler import compiles
 
-from platform_core.control.store.kinds import SpecKind
+from platform_core.control.store.kinds import KINDS, SpecKind
 from platform_core.errors import ControlError, PlanError
 from platform_core.specs.base import Spec
 
@@ -114,7 +114,7 @@ class Codec:
             PlanError: a text holds a character that a database cannot keep.
         """
         told = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(self.kind.parts) or None)
-        folders = _Folders(root=root, state=state)
+        folders = _folders(root, state)
         row = list(self._defaults)
         for key, value in told.items():
             place, column = self._places[key]
@@ -133,14 +133,7 @@ class Codec:
         Raises:
             ControlError: it is no spec of this version of the code.
         """
-        folders = _Folders(root=root, state=state)
-        fields = {}
-        for column, value in zip(self.columns, row, strict=True):
-            if value == column.default or (value is None and not column.nullable):
-                # Some specs tell what was declared from what was not; a field may also be younger than its row.
-                continue
-            resolved = folders.resolved(value, quoted=column.is_json)
-            fields[column.key] = json.loads(resolved) if column.is_json and resolved is not None else resolved
+        fields = self.fields(row, root=root, state=state)
         try:
             return self.kind.model.model_validate(fields)
         except ValidationError as error:
@@ -150,6 +143,20 @@ class Codec:
                 f"version of the platform\n  wrong: {wrong}\n  it was written by another version, or by hand; "
                 "run the version that wrote it, or plan and apply again from git"
             ) from None
+
+    def fields(self, row: Sequence[Any], *, root: Path, state: Path) -> dict[str, Any]:
+        """What is told to the model to make the spec of a row: plain values by key, defaults left out."""
+        folders = _folders(root, state)
+        found = {}
+        for column, value in zip(self.columns, row, strict=True):
+            if value == column.default or (value is None and not column.nullable):
+                # Some specs tell what was declared from what was not; a field may also be younger than its row.
+                continue
+            resolved = folders.resolved(value, quoted=column.is_json)
+            told = _parsed(resolved) if column.is_json and resolved is not None else resolved
+            if told is not None or column.nullable:
+                found[column.key] = told
+        return found
 
     def content(self, row: Sequence[Any]) -> Content:
         """The row as plain values by column."""
@@ -203,6 +210,13 @@ def codec(kind: SpecKind) -> Codec:
     return Codec(kind)
 
 
+def identity_columns(kind: str) -> list[str]:
+    """Columns that name a row among all of its control table: the location, then those of its address in order."""
+    rows = codec(KINDS[kind])
+    names = {column.field: column.name for column in rows.columns}
+    return ["location", *(names[field] for field in rows.kind.identity)]
+
+
 def dumped(value: Any) -> str:
     """JSON on one line, without spaces, in the order that the value has."""
     return _ENCODER.encode(value)
@@ -212,25 +226,31 @@ class _Folders:
     """Texts with the folders of this machine, and with references in their place."""
 
     def __init__(self, *, root: Path, state: Path) -> None:
-        self._pairs = [(str(folder), name) for folder, name in ((state, "${env.state}"), (root, "${location.root}"))]
+        pairs = [(str(folder), name) for folder, name in ((state, "${env.state}"), (root, "${location.root}"))]
         # The longer folder first: one may lie in the other.
-        self._pairs.sort(key=lambda pair: -len(pair[0]))
+        pairs.sort(key=lambda pair: -len(pair[0]))
+        self._pairs = {False: pairs, True: [(_quoted(folder), name) for folder, name in pairs]}
 
     def referenced(self, text: Any, *, quoted: bool = True) -> Any:
         """A text with references; other values as they are."""
         if isinstance(text, str) and "/" in text:
-            for folder, name in self._pairs:
-                here = _quoted(folder) if quoted else folder
-                if here in text and len(here) > 1:
-                    text = text.replace(here, name)
+            for folder, name in self._pairs[quoted]:
+                if folder in text and len(folder) > 1:
+                    text = text.replace(folder, name)
         return text
 
     def resolved(self, text: Any, *, quoted: bool) -> Any:
         """A text with folders; other values as they are."""
         if isinstance(text, str) and "${" in text:
-            for folder, name in self._pairs:
-                text = text.replace(name, _quoted(folder) if quoted else folder)
+            for folder, name in self._pairs[quoted]:
+                text = text.replace(name, folder)
         return text
+
+
+@lru_cache(maxsize=64)
+def _folders(root: Path, state: Path) -> _Folders:
+    """The folders of one location, made once for all of its rows."""
+    return _Folders(root=root, state=state)
 
 
 def _quoted(text: str) -> str:
@@ -255,7 +275,7 @@ def _column(name: str, field: FieldInfo, kind: SpecKind) -> SpecColumn:
     key = field.alias or name
     type_: sa.types.TypeEngine[Any] = JsonText() if scalar is None else _SCALARS[scalar]()
     return SpecColumn(
-        name="name" if name == kind.identity[-1] else key,
+        name=kind.column(name, key=key),
         field=name,
         key=key,
         type=type_,
@@ -301,13 +321,27 @@ def _default(field: FieldInfo) -> Any:
 def _plain(column: SpecColumn, value: Any) -> Any:
     if not column.is_json or value is None:
         return value
-    return column.plain_default if value == column.default else json.loads(value)
+    return column.plain_default if value == column.default else _parsed(value)
 
 
 def _normal(column: SpecColumn, value: Any) -> Any:
+    if column.is_json and value is not None:
+        # To a person NULL and the JSON null are the same.
+        value = _as_json(_parsed(value))
     if value is None:
         return None if column.nullable or column.default is ABSENT else column.default
-    return dumped(json.loads(value)) if column.is_json else value
+    return value
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text; one that a person wrote, and that is none, counts as a string, so that a plan shows it.
+
+    Only SQLite takes such a text.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _as_json(value: Any) -> str | None:

@@ -107,8 +107,12 @@ def rows_at(connection: sa.Connection, *, serial: int) -> dict[RowKey, Row]:
 
 
 def version_at(connection: sa.Connection, *, kind: str, address: str, moment: dt.datetime) -> Version | None:
-    """What an address stood for at a moment; None: nothing."""
-    of_row = (history.c.kind == kind, history.c.address == address, history.c.applied_at <= moment)
+    """What an address stood for at a moment; None: nothing.
+
+    The answers for one moment fit together, whatever clocks did: they are those of one serial.
+    """
+    serial = serial_at(connection, moment)
+    of_row = (history.c.kind == kind, history.c.address == address, history.c.serial <= serial)
     return next((version for version in _newest(connection, *of_row)), None)
 
 
@@ -155,7 +159,10 @@ def write_versions(connection: sa.Connection, rows: Iterable[Mapping[str, Any]])
 
 
 def serial_at(connection: sa.Connection, moment: dt.datetime) -> int:
-    """The serial that the tables stood at; 0: nothing was applied then."""
+    """The serial that the tables stood at; 0: nothing was applied then.
+
+    Where a clock went back, it is the last of the applies that told this time.
+    """
     newest = sa.select(sa.func.max(applies.c.serial)).where(applies.c.applied_at <= moment)
     return connection.execute(newest).scalar() or 0
 

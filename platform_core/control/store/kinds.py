@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from platform_core.specs.alerts import AlertRule
 from platform_core.specs.base import Spec
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.dbt import DbtSpec
@@ -45,6 +47,14 @@ class SpecKind:
         found: tuple[Spec, ...] = getattr(manifest, str(self.member))
         return found
 
+    def column(self, field: str, *, key: str) -> str:
+        """Name of the column of a field.
+
+        Args:
+            key: under which the model takes the field.
+        """
+        return "name" if field == self.identity[-1] else key
+
     def address(self, spec: Spec) -> str:
         """What names a spec within its location: ``crm.customers``, or ``crm.silver.visits`` for a step."""
         return ".".join(str(getattr(spec, field)) for field in self.identity)
@@ -68,6 +78,7 @@ KINDS = {
         SpecKind(name="dbt", model=DbtSpec, identity=("workstream", "name"), member="dbt"),
         SpecKind(name="refresh", model=RefreshSpec, identity=("workstream", "name"), member="refreshes"),
         SpecKind(name="upkeep", model=UpkeepSpec, identity=("workstream", "name"), member="upkeep"),
+        SpecKind(name="alert", model=AlertRule, identity=("workstream", "name"), member="alerts"),
     )
 }
 """Every kind by name, in the order in which a plan lists them."""
@@ -93,3 +104,15 @@ def all_specs(manifest: Manifest) -> Iterator[tuple[SpecKind, Spec]]:
     for kind in KINDS.values():
         for spec in kind.specs(manifest):
             yield kind, spec
+
+
+def assembled(specs: Mapping[str, Sequence[Spec]], *, root: Path) -> Manifest:
+    """The manifest of one location's specs by kind, each of them validated."""
+    [declared] = specs["location"]
+    assert isinstance(declared, LocationSpec)  # noqa: S101 - the model of that kind
+    members: dict[str, Any] = {
+        kind.member: tuple(specs[name]) for name, kind in KINDS.items() if kind.member is not None
+    }
+    location = declared.model_copy(update={"workstreams": tuple(specs["workstream"])})
+    # Each spec was validated when it was decoded.
+    return Manifest.model_construct(root=root, location=location, **members)

@@ -62,6 +62,20 @@ def reconcile(connection: sa.Connection, *, shown: str) -> list[str]:
     return sorted(added)
 
 
+def waiting_columns(connection: sa.Connection, *, shown: str) -> list[str]:
+    """What :func:`reconcile` would add; nothing is changed. Errors as there."""
+    wanted, found = layout_of_code(), _layout(connection)
+    _refuse_newer(found, wanted, shown=shown)
+    return sorted(
+        {
+            name if name not in found else f"{name}.{column}"
+            for name, columns in wanted.items()
+            for column in columns
+            if column not in found.get(name, {})
+        }
+    )
+
+
 def _layout(connection: sa.Connection) -> Layout:
     found: Layout = json.loads(connection.execute(sa.select(sa.cast(state.c.layout, sa.Text))).scalar_one())
     return found

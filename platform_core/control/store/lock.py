@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from platform_core.control.database import Database
 from platform_core.control.holders import Holder, this_process
 from platform_core.control.store.tables import locks, state
-from platform_core.errors import ControlError, PlanError
+from platform_core.errors import PlanError, PlatformError
 
 _APPLY = "apply"
 _HELD = sa.select(locks.c.id).where(locks.c.name == _APPLY)
@@ -79,13 +79,13 @@ def locked(database: Database, *, purpose: str, author: str) -> Iterator[HeldLoc
     if other is not None:
         raise PlanError(
             f"the control tables are locked by {other}\n  lock id: {other.id}\n"
-            f"  wait until it has ended; if it surely never will: edp unlock {other.id}"
+            f"  wait until it has ended; if it surely never will: edp unlock {other.id}, with the same --env"
         )
     try:
         yield lock
     except BaseException:
         # What went wrong says more than that the lock stays, which is taken over once this process has ended.
-        with suppress(ControlError):
+        with suppress(PlatformError):
             database.transact(lock.give_back, patience=_LEAVING_PATIENCE)
         raise
     if not lock.given_back:
@@ -153,8 +153,15 @@ def unlock(database: Database, id_: str) -> Lock:
         PlanError: the lock has another id, or nobody holds it.
     """
 
+    taken: list[Lock] = []
+
     def take_away(connection: sa.Connection) -> Lock:
+        # An apply that is at work gives its lock back as its last act: whoever asks waits for that.
+        connection.execute(_HELD.with_for_update())
         found = current_lock(connection)
+        if found is None and taken:
+            # Taken away before, and only the acknowledgement was lost.
+            return taken[0]
         if found is None:
             raise PlanError(f"nobody holds the lock on the control tables\n  looked for: {id_}")
         if found.id != id_:
@@ -162,6 +169,7 @@ def unlock(database: Database, id_: str) -> Lock:
                 f"the lock on the control tables is another one: {found.id}, held by {found}\n  looked for: {id_}"
             )
         _remove(connection, id_)
+        taken.append(found)
         return found
 
     return database.transact(take_away, durable=True)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from platform_core.control.store.codec import Row, codec
-from platform_core.control.store.kinds import KINDS, SpecKind
+from platform_core.control.store.codec import Row, codec, identity_columns
+from platform_core.control.store.kinds import KINDS, SpecKind, assembled
 from platform_core.control.store.tables import SPEC_TABLES, applies, state
 from platform_core.errors import ControlError
 from platform_core.specs.base import Spec
-from platform_core.specs.location import LocationSpec
 from platform_core.specs.manifest import Manifest
 
 
@@ -75,6 +75,35 @@ def read_rows(
     return found
 
 
+class Provenance(NamedTuple):
+    """Where a row's values come from, as its last apply wrote it.
+
+    Args:
+        hash: digest that the row had then; empty where a person inserted it.
+        applied_at: UTC.
+    """
+
+    hash: str
+    origin: str
+    git_commit: str | None
+    author: str
+    applied_at: dt.datetime
+    serial: int
+
+
+def read_provenance(connection: sa.Connection) -> dict[RowKey, Provenance]:
+    """Where the values of every row come from; a row that was changed by hand has another digest than it says."""
+    found: dict[RowKey, Provenance] = {}
+    for name in KINDS:
+        table = SPEC_TABLES[name]
+        told = [table.c[column] for column in Provenance._fields]
+        identity = [table.c[column] for column in identity_columns(name)]
+        for row in connection.execute(sa.select(*told, *identity)):
+            location, *names = row[len(told) :]
+            found[RowKey(name, str(location), ".".join(map(str, names)))] = Provenance(*row[: len(told)])
+    return found
+
+
 def read_locations(connection: sa.Connection) -> list[str]:
     """Names of the locations that something was applied of."""
     table = SPEC_TABLES["location"]
@@ -102,18 +131,7 @@ def read_manifest(connection: sa.Connection, location: str, *, root: Path, state
             f"control tables: there is no location '{location}'\n  applied locations: {known}\n"
             "  apply its control files first: edp plan, edp apply"
         )
-    return _assembled(specs, root=root)
-
-
-def _assembled(specs: dict[str, list[Spec]], *, root: Path) -> Manifest:
-    [declared] = specs["location"]
-    assert isinstance(declared, LocationSpec)  # noqa: S101 - the model of that kind
-    members: dict[str, Any] = {
-        kind.member: tuple(specs[name]) for name, kind in KINDS.items() if kind.member is not None
-    }
-    location = declared.model_copy(update={"workstreams": tuple(specs["workstream"])})
-    # Each spec was validated when it was decoded.
-    return Manifest.model_construct(root=root, location=location, **members)
+    return assembled(specs, root=root)
 
 
 def _read(connection: sa.Connection, kind: SpecKind, locations: Collection[str] | None) -> Iterator[tuple[str, Row]]:

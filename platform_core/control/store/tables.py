@@ -107,3 +107,34 @@ locks = sa.Table(
     sa.Column("pid", sa.BigInteger, nullable=False),
     sa.Column("process_started", sa.Text, nullable=False),
 )
+
+sql_changes = sa.Table(
+    "sql_changes",
+    _METADATA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("checksum", sa.Text, nullable=False),
+    sa.Column("statements", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("expires", sa.Date, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("applied_at", Moment, nullable=False),
+    sa.Column("serial", sa.BigInteger, nullable=False),
+)
+
+overrides = sa.Table(
+    "overrides",
+    _METADATA,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("location", sa.Text, primary_key=True),
+    sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("field", sa.Text, primary_key=True),
+    sa.Column("git_value", JsonText),
+    sa.Column("value", JsonText),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("expires", sa.Date, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("serial", sa.BigInteger, nullable=False),
+)

@@ -1,0 +1,2 @@
+DROP VIEW gold.large_stores;
+ALTER TABLE gold.stores DROP COLUMN capacity;

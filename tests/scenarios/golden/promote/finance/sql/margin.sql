@@ -1,0 +1,1 @@
+select order_id, amount from crm.bronze.orders where _is_current
