@@ -2,7 +2,7 @@
 
 Each table is a ``terraform_data`` resource with our fields as its input: the provider is built in, nothing is
 downloaded, and the state is a local file. Terraform compares maps, and knows neither masks nor readers. Its apply of so
-many resources takes time with the square of their number, so their state is written as one that it had applied: that of
+many resources grows faster than their number, so their state is written as one that it had applied: that of
 one resource, so many times over.
 """
 

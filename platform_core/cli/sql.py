@@ -164,7 +164,8 @@ def _lines(each: Done) -> list[str]:
     applied, plan = each.applied, each.planned.plan
     lines = [
         f"applied {each.planned.change.name} to {plan.environment}: {applied.created:,} created, "
-        f"{applied.changed:,} changed, {applied.deleted:,} deleted; serial {applied.serial}"
+        f"{applied.changed:,} changed, {applied.deleted:,} deleted; serial {applied.serial}",
+        *(f"note: {note}" for note in plan.notes),
     ]
     lines += [
         f"to do: {change.address} wants reload: {mark.reload}: edp ingest reload {change.address} "

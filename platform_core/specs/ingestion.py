@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from platform_core.specs.base import Column, Columns, Duration, Model, Name, Owner, Plain, Spec, Tags
 from platform_core.specs.expectation import Expectations, check_apart
@@ -38,6 +38,11 @@ class MissingColumns(StrEnum):
     NULL = "null"
 
 
+def _word(value: object) -> object:
+    """YAML reads the word null as no value."""
+    return MissingColumns.NULL if value is None else value
+
+
 class TypeChange(StrEnum):
     """What happens when a column of the source has another type than in bronze."""
 
@@ -62,7 +67,7 @@ class SchemaContract(Model):
     new_columns: NewColumns = Field(
         default=NewColumns.EVOLVE, description="evolve: add it to bronze; ignore: leave it out; refuse: stop the load."
     )
-    missing: MissingColumns = Field(
+    missing: Annotated[MissingColumns, BeforeValidator(_word, json_schema_input_type=MissingColumns | None)] = Field(
         default=MissingColumns.REFUSE, description="refuse: stop the load; null: rows of this load have null there."
     )
     type_change: TypeChange = Field(

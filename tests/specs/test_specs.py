@@ -13,7 +13,7 @@ from platform_core.errors import Place
 from platform_core.specs.base import Duration, Name, Owner, SecretRef, TableName, Tags
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.dbt import DbtSpec
-from platform_core.specs.ingestion import ColumnSpec, IngestionSpec, MaskingRule
+from platform_core.specs.ingestion import ColumnSpec, IngestionSpec, MaskingRule, SchemaContract
 from platform_core.specs.location import LocationSpec, WorkstreamSpec
 from platform_core.specs.manifest import Manifest
 from platform_core.specs.processing import ProcessingSpec
@@ -202,3 +202,8 @@ def test_a_changed_copy_of_a_manifest_finds_its_own(manifest: Manifest) -> None:
     with pytest.raises(KeyError):
         changed.connection("erp", "c")
     assert manifest.connection("erp", "c").type == "files"
+
+
+def test_a_missing_column_may_be_null_with_and_without_quotes() -> None:
+    written = [SchemaContract.model_validate({"missing": value}).missing for value in (None, "null", "refuse")]
+    assert written == ["null", "null", "refuse"]
