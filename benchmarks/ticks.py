@@ -1,8 +1,8 @@
-"""Time one tick of the automation sensor's conditions: `python -m benchmarks.ticks [--assets N] [--new N]`.
+"""Processor time of one tick of the conditions of a location: `python -m benchmarks.ticks [--assets N] [--new N]`.
 
 A fifth of the assets are loaded tables, the rest steps that read two of them each; all was built by one run before.
-`quiet`: nothing is new. `news`: so many tables were loaded since, each by a run of its own, and the steps that read them
-are asked for. The event log is in memory: on SQLite or PostgreSQL each query costs more, and there are as many.
+`quiet`: nothing is new. `news`: so many tables were loaded since, each by a run of its own, and what reads them is due.
+The event log is in memory: on SQLite or PostgreSQL each query costs more, and there are as many.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def store_run(instance: dg.DagsterInstance, built: Sequence[str], reads: dict[st
 
     def store(kind: dg.DagsterEventType, step: str, data: Any = None) -> None:
         event = dg.DagsterEvent(kind.value, "crm", event_specific_data=data, step_key=step)
-        entry = dg.EventLogEntry(None, 10, "", run_id, time.time(), step, "crm", event)
+        entry: Any = dg.EventLogEntry(None, 10, "", run_id, time.time(), step, "crm", event)  # type: ignore[no-untyped-call]
         instance.event_log_storage.store_event(entry)
 
     for name in built:
@@ -42,7 +42,7 @@ def store_run(instance: dg.DagsterInstance, built: Sequence[str], reads: dict[st
         made = dg.AssetMaterialization(name, tags=tags)
         store(kinds.ASSET_MATERIALIZATION, name, StepMaterializationData(made))
         positions[name] = instance.event_log_storage.get_maximum_record_id() or 0
-        store(kinds.STEP_SUCCESS, name, StepSuccessData(0.0))
+        store(kinds.STEP_SUCCESS, name, StepSuccessData(0.0))  # type: ignore[no-untyped-call]
 
 
 def definitions(loaded: Iterable[str], reads: dict[str, tuple[str, ...]]) -> dg.Definitions:
@@ -66,7 +66,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     tables = options.assets // 5
     loaded = [f"t{number}" for number in range(tables)]
-    reads = {
+    reads: dict[str, tuple[str, ...]] = {
         f"s{number}": (loaded[number % tables], loaded[(number * 7 + 1) % tables])
         for number in range(options.assets - tables)
     }
@@ -79,9 +79,9 @@ def main() -> None:
             if name == "news":
                 for table in loaded[: options.new]:
                     store_run(instance, [table], {})
-            begun = time.perf_counter()
+            begun = time.process_time()
             result = dg.evaluate_automation_conditions(location, instance, cursor=cursor)
-            seconds[name] = round(time.perf_counter() - begun, 2)
+            seconds[name] = round(time.process_time() - begun, 2)
             cursor = result.cursor
             new = set(loaded[: options.new])
             wanted = sum(bool(new & set(sources)) for sources in reads.values()) if name == "news" else 0

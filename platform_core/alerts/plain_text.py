@@ -30,11 +30,12 @@ def plain(text: str, *, most: int) -> str:
         most: characters that it may have; the rest is cut off.
     """
     shown = _HIDDEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    shown = cut(shown, most)
+    # Cut to its length in the end: a cut through an address would leave its beginning as it was.
+    shown = shown[: 2 * most + 100]
     shown = _SCHEME.sub("[:]", shown)
     shown = _WWW.sub("www[.]", shown)
     shown = _DOMAIN.sub("[.]", shown)
-    return _MENTION.sub(lambda found: found[0] + _WORD_JOINER, shown)
+    return cut(_MENTION.sub(lambda found: found[0] + _WORD_JOINER, shown), most)
 
 
 def one_line(text: str, *, most: int) -> str:

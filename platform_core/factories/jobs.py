@@ -15,6 +15,9 @@ from platform_core.specs.manifest import Manifest
 MISSED = dt.timedelta(minutes=10)
 """A schedule that is evaluated so long after its time has missed it: nothing was up to start it."""
 
+TICK_SECONDS = 30
+"""Time between two evaluations of the conditions."""
+
 MOST_CONDITIONS = 450
 """Dagster refuses a sensor of more than 500 conditions that are evaluated where the code is."""
 
@@ -103,7 +106,7 @@ def build_automation_sensors(
             use_user_code_server=True,
             run_tags=metadata,
             default_status=running,
-            minimum_interval_seconds=30,
+            minimum_interval_seconds=TICK_SECONDS,
         )
         for number, part in enumerate(parts or [()], start=1)
     ]

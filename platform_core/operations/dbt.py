@@ -93,7 +93,7 @@ class DbtResult:
         models: what is good, by unique id, in build order: built, tested and, where it is to be, published.
         tests: result by unique id of each test that ran.
         failures: why it was not all good, one line each; empty where it was.
-        deferred: what was read from the shared tables, for want of the person's own.
+        deferred: shared tables that stood in for the person's own, also below views that earlier runs have left.
     """
 
     models: Mapping[str, ModelResult]

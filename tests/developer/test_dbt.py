@@ -111,7 +111,7 @@ def test_a_published_model_above_is_read_from_the_shared_lake_and_not_built(shop
     assert shop.rows("shop.gold.best", person="anna") == [{"customer": "Bea", "total": 60.0}]
     # Until it is dropped: then everybody's is read again, although dbt's database still has the person's.
     drop_own(anna, [GOLD_TOTALS])
-    assert run(anna, parsed, BEST).deferred == (GOLD_TOTALS,)
+    assert GOLD_TOTALS in run(anna, parsed, BEST).deferred
     assert shop.rows("shop.gold.best", person="anna") == [{"customer": "Bo", "total": 60.0}]
     assert shop.fingerprint() == before
 

@@ -16,6 +16,7 @@ from platform_core.specs.manifest import Manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 
+ENVIRONMENT = EnvironmentSpec(name="test", lake={"root": "lake"}, secrets={"type": "none"}, schedules=True)
 ACTIVE, WAITING = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.QUEUED
 DONE, FAILED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
@@ -93,7 +94,7 @@ def test_a_schedule_goes_by_its_time_zone() -> None:
 def sensors(assets: int) -> list[dg.AutomationConditionSensorDefinition]:
     keys = [dg.AssetKey(["crm", "gold", f"t{number}"]) for number in range(assets)]
     manifest = Manifest(location=LocationSpec(name="crm"), root=Path("crm"))
-    return build_automation_sensors(manifest, EnvironmentSpec.model_construct(schedules=True), keys, metadata={})
+    return build_automation_sensors(manifest, ENVIRONMENT, keys, metadata={})
 
 
 def test_a_small_location_has_one_sensor() -> None:

@@ -78,7 +78,7 @@ def test_a_table_that_nothing_is_expected_of_is_built_as_before(location: Shop) 
 def test_the_ui_offers_to_execute_a_check_by_itself(location: Shop) -> None:
     # What it goes by: more than one key there means that the table has to be built, too.
     check = dg.AssetCheckKey(ORDERS, "range_amount")
-    assert location.graph.get(check).execution_set_entity_keys == {check}
+    assert location.graph.get_execution_set_asset_and_check_keys(check) == {check}
 
 
 def test_checks_are_made_in_the_step_that_builds_the_table(location: Shop) -> None:

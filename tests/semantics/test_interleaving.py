@@ -122,7 +122,11 @@ def test_no_row_is_lost_or_doubled_wherever_loads_commit(
 
 def test_the_last_success_began_before_its_inputs_were_opened(interleaved: Interleaved) -> None:
     moments: dict[str, dt.datetime] = {}
-    interleaved.meanwhile = lambda moment: moments.setdefault(moment, dt.datetime.now(dt.UTC)) and None
+
+    def note(moment: str) -> None:
+        moments.setdefault(moment, dt.datetime.now(dt.UTC))
+
+    interleaved.meanwhile = note
     interleaved.run()
     last = last_success(interleaved.instance, KEY)
     assert last is not None
