@@ -35,7 +35,8 @@ class SilentLoad:
 def silent_loads(connection: sa.Connection, *, now: dt.datetime, person: Person | None = None) -> list[SilentLoad]:
     """The loads of Dagster runs whose process has ended, or whose lease ran out before ``now``; oldest first.
 
-    Looked at are loads of the person's tables, or of those that are nobody's own. Left out are runs of which another load gives a sign of life.
+    Looked at are loads of the person's tables, or of those that are nobody's own. Left out are runs of which another
+    load gives a sign of life.
     """
     found: list[SilentLoad] = []
     alive: set[str] = set()

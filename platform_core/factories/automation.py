@@ -46,9 +46,7 @@ class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
         """Shown in the UI."""
         return "every input is newer, and all are fit" if self._every else "an input is newer, and all are fit"
 
-    async def evaluate(  # type: ignore[override]  # Dagster awaits it where it is a coroutine
-        self, context: dg.AutomationContext[dg.AssetKey]
-    ) -> dg.AutomationResult[dg.AssetKey]:
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         """Decide for the one unpartitioned asset of this context."""
         view, graph = context.asset_graph_view, context.asset_graph_view.asset_graph
         inputs = graph.get(context.key).parent_keys
@@ -56,7 +54,7 @@ class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
         standing = _TICKS.setdefault(view, Standing(view.instance))
         asked = standing.unknown({context.key, *inputs, *behind})
         # Dagster has read most of them for this tick already.
-        standing.take(asked, await AssetRecord.gen_many(view, asked))
+        standing.take(asked, AssetRecord.blocking_get_many(view, asked))
         wanted = due(
             context.key,
             inputs=inputs,

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -162,3 +163,39 @@ def test_a_step_writes_its_begin_its_lines_and_its_end(tmp_path: Path, monkeypat
     assert [line["message"] for line in lines(tmp_path)] == ["step begins", "step ends", "step begins", "step failed"]
     failed = lines(tmp_path)[-1]
     assert (failed["error_class"], failed["error"]) == ("SourceError", "source erp does not answer")
+
+
+def test_d5_a_log_that_cannot_be_written_fails_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / FOLDER).write_text("a file where the folder should be")
+    environment = SimpleNamespace(name="test", logs=LogsSpec())
+    monkeypatch.setattr(hook, "opened_platform", lambda: SimpleNamespace(environment=environment, state=tmp_path))
+
+    @dg.asset
+    def orders(context: dg.AssetExecutionContext) -> None:
+        def body(context: dg.AssetExecutionContext) -> Iterator[int]:
+            yield 1
+
+        assert list(with_step_lines(body)(context)) == [1]
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize([orders], instance=instance).success
+
+
+def test_a_step_of_the_platform_says_what_it_is_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = SimpleNamespace(name="test", logs=LogsSpec())
+    monkeypatch.setattr(hook, "opened_platform", lambda: SimpleNamespace(environment=environment, state=tmp_path))
+
+    @dg.asset(key=["crm", "bronze", "orders"])
+    def orders(context: dg.AssetExecutionContext) -> None:
+        def body(context: dg.AssetExecutionContext) -> Iterator[int]:
+            yield 1
+
+        list(with_step_lines(body)(context))
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize([orders], instance=instance, tags={"edp/serial": "12"})
+    first, last = lines(tmp_path / FOLDER)
+    about = {"environment": "test", "run": run.run_id, "step": "crm__bronze__orders", "table": "crm.bronze.orders"}
+    assert {name: first[name] for name in (*about, "serial")} == about | {"serial": "12"}
+    assert (first["message"], last["message"]) == ("step begins", "step ends")
+    assert last["seconds"] >= 0
