@@ -22,6 +22,7 @@ from platform_core.operations import extract as extract_module
 from platform_core.operations import refresh as refresh_module
 from platform_core.operations import secret_use
 from platform_core.operations.ingest import ingest
+from platform_core.operations.inputs import OpenInputs
 from platform_core.operations.platform import Platform
 from platform_core.operations.refresh import refresh
 from platform_core.operations.secret_use import SecretUse
@@ -299,7 +300,7 @@ def test_f6_a_refresh_that_was_refused_is_tried_with_the_new_password(
     store: Remembering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refresh_module, "plugin", lambda kind, name: Board)
-    monkeypatch.setattr(refresh_module, "_open", lambda refs, **more: {})
+    monkeypatch.setattr(refresh_module, "_open", lambda refs, **more: OpenInputs(readers={}))
     monkeypatch.setattr(RefreshSpec, "inputs", ())
     shown = RefreshSpec.model_construct(
         workstream="crm", name="b", type="board", shows=(), title="", options={"password": {"secret": NAME}}
