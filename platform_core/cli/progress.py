@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MARKS = {"ok": ("ok", "green"), "failed": ("failed", "bold red"), "skipped": ("skipped", "yellow")}
 
+_DEFERRED = "edp/deferred"
 _WIDTH = 120
 """Of what is written to a file, and of tables anywhere at the least."""
 
@@ -146,6 +147,9 @@ def print_report(console: Console, outcome: WorkspaceOutcome) -> None:
         for asset in upkeep:
             _row(table, asset, *(_count(asset.metadata.get(f"edp/{name}")) for name in figures))
         _print(console, table)
+    for asset in assets:
+        if shared := asset.metadata.get(_DEFERRED):
+            console.print(f"{'.'.join(asset.key.path)} read everybody's {', '.join(shared)}", soft_wrap=True)
     for text in failures(assets):
         console.print(Text(text, style="red"), soft_wrap=True)
 
@@ -182,6 +186,8 @@ def outcome_as_json(outcome: WorkspaceOutcome) -> dict[str, Any]:
                     for name, value in asset.metadata.items()
                     if isinstance(value, int | float | str) and not name.startswith("dagster")
                 },
+                # Only in a personal environment.
+                **({"deferred": asset.metadata[_DEFERRED]} if _DEFERRED in asset.metadata else {}),
             }
             for asset in outcome.assets.values()
         ],

@@ -1,0 +1,1 @@
+select max(pieces) as pieces from silver.pieces
