@@ -49,6 +49,17 @@ def test_a_change_reaches_dbt_models(applied: Project) -> None:
     assert change.reach.dbt_models == ("finance.marts.daily",)
 
 
+def test_a_change_reaches_what_reads_a_view(applied: Project) -> None:
+    applied.write("crm/ddl/crm/0001_open.sql", "CREATE VIEW silver.open AS SELECT id FROM bronze.customers\n")
+    applied.write("crm/sql/count.sql", "SELECT count(*) AS n FROM silver.open\n")
+    step = "{name: count, layer: gold, kind: sql, sql: sql/count.sql}"
+    applied.write("crm/control/processing.yaml", f"steps:\n  - {step}\n")
+    applied.apply()
+    applied.edit("crm/control/ingestion.yaml", "mode: full", 'mode: full\n    description: "all of them"')
+    [change] = applied.plan().changes
+    assert change.reach.assets == ("crm.gold.count",)
+
+
 def test_a_dbt_project_that_was_never_parsed_is_told(applied: Project) -> None:
     with_dbt(applied, parsed=False)
     assert any("dbt project finance.shop is not parsed" in note for note in applied.plan().notes)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from platform_core.control.ddl_declared import declared_by_migrations
 from platform_core.control.plan.plan import Reach
 from platform_core.control.references import Tables
 from platform_core.specs.base import Spec
@@ -46,7 +47,7 @@ class Graph:
     _models: dict[tuple[str, str], list[TableRef]] = field(default_factory=dict)
 
     def add_location(self, manifest: Manifest) -> None:
-        """Add what a location declares; its dbt models come with :meth:`add_dbt`."""
+        """Add what a location declares, views of its migrations included; dbt models come with :meth:`add_dbt`."""
         owners = {spec.name: spec.owners for spec in manifest.location.workstreams}
         name = manifest.location.name
         for table in manifest.ingestions:
@@ -63,6 +64,10 @@ class Graph:
             self._add(dashboard.ref, node, dashboard.inputs)
             if dashboard.connection:
                 self._users.setdefault((dashboard.workstream, dashboard.connection), []).append(dashboard.ref)
+        for view, inputs in declared_by_migrations(manifest.root, owners).views.items():
+            # A view is nothing that runs: it is only passed through.
+            for each in inputs:
+                self._readers.setdefault(each, []).append(view)
 
     def add_dbt(self, tables: Tables, *, location: str) -> None:
         """Add the models of a location's dbt projects, as far as dbt has written them down."""
