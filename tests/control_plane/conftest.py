@@ -305,9 +305,10 @@ def all_databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def control_seed() -> int:
-    """``CONTROL_SEED``, or a new one."""
-    given = os.environ.get("CONTROL_SEED")
-    return random.SystemRandom().randrange(2**32) if given is None else int(given)
+    """``CONTROL_SEED``; else a new one in the long form, and always the same in the short one, which gates merges."""
+    if (given := os.environ.get("CONTROL_SEED")) is not None:
+        return int(given)
+    return random.SystemRandom().randrange(2**32) if int(os.environ.get("CONTROL_SCALE", "1")) > 1 else 1
 
 
 @pytest.fixture

@@ -658,6 +658,8 @@ class ControlPlane(RuleBasedStateMachine):
         )
         scope = Scope(self.settings, self.environment, self.stores[0])
         scope.look()
+        # Whether it gets through or not, it takes over the lock of one that died, and gives it back.
+        self.orphaned = False
         try:
             [done] = apply_changes(scope, author=AUTHOR, approval="tested")
         except (ConfigError, PlanError):
@@ -667,7 +669,9 @@ class ControlPlane(RuleBasedStateMachine):
             return
         old = self.live[key]
         self.live[key] = _with_lookback(old, value)
-        self.snapshots.append({**self.snapshots[-1], key: self.live[key]})
+        # A row that says so already has no new version, whatever was done to it by hand.
+        written = {key: self.live[key]} if self.live[key] != old else {}
+        self.snapshots.append({**self.snapshots[-1], **written})
         self.times.append(done.applied.at)
         assert done.applied.serial == self.serial
         git = self.held[key].git if key in self.held else str(old[_LOOKBACK])
@@ -713,7 +717,8 @@ class ControlPlane(RuleBasedStateMachine):
             row = list(self.live[key])
             row[rows.names.index(column)] = value
             self.live[key] = rows.normal(row)
-            if column == "columns" and value in MASKED_BY_HAND:
+            # A row that was inserted incomplete stays so.
+            if column == "columns" and value in MASKED_BY_HAND and row[rows.names.index("mode")] is not None:
                 self.malformed.discard(key)
             self.figures.overrides["changed"] += 1
         return key

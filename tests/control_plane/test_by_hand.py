@@ -90,3 +90,14 @@ def test_a_row_that_a_person_deleted_comes_back(applied: Project) -> None:
     applied.sql("DELETE FROM control.location WHERE name = 'crm'")
     applied.sql("DELETE FROM control.ingestion")
     assert_put_right(applied)
+
+
+def test_a_row_that_another_team_spoiled_keeps_nobody_from_planning(applied: Project) -> None:
+    applied.sql("UPDATE control.processing SET depends_on = '5' WHERE name = 'margin'")
+    applied.edit(
+        "workspace.yaml",
+        "  - python_module: {module_name: finance.definitions, location_name: finance, working_directory: .}\n",
+        "",
+    )
+    applied.edit("crm/control/ingestion.yaml", "lookback: 2 hours", "lookback: 3 hours")
+    assert changed(applied.plan("crm")) == {"ingestion crm.orders": "update"}

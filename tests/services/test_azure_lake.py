@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,7 +21,7 @@ from platform_core.lake.upkeep import compact
 from platform_core.operations.platform import open_lake
 from platform_core.plugins.interfaces import BronzeLoad, Secret, SecretStore
 from platform_core.specs.base import SecretRef
-from platform_core.specs.environment import LakeSpec
+from platform_core.specs.environment import EnvironmentSpec, LakeSpec, PluginChoice
 from platform_core.specs.ingestion import LoadMode
 from platform_core.specs.processing import WriteMode
 from platform_core.specs.table import TableRef
@@ -162,11 +163,17 @@ def credentials(server: AzuriteServer) -> dict[str, dict[str, str | SecretRef]]:
     }
 
 
+def opened_by(root: str, options: dict[str, Any], secrets: Secrets) -> Lake:
+    """The lake of an environment that has it there."""
+    lake = LakeSpec(root=root, storage_options=options)
+    return open_lake(EnvironmentSpec(name="test", lake=lake, secrets=PluginChoice(type="files")), secrets=secrets)
+
+
 @pytest.mark.parametrize("kind", ["account key", "service principal", "managed identity"])
 def test_the_lake_opens_with(kind: str, azurite: AzuriteServer) -> None:
     root = f"abfss://{azurite.create_container()}@{azurite.account}.dfs.core.windows.net/lake"
     secrets = Secrets({"platform/lake_key": azurite.key, "platform/lake_secret": azurite.client_secret})
-    lake = open_lake(LakeSpec(root=root, storage_options=credentials(azurite)[kind]), secrets=secrets)
+    lake = opened_by(root, credentials(azurite)[kind], secrets)
     assert azurite.key not in repr(lake)
     assert azurite.client_secret not in repr(lake)
     engine = LocalEngine(LocalOptions())
@@ -179,7 +186,7 @@ def test_a_wrong_credential_is_said_without_showing_it(azurite: AzuriteServer) -
     options = credentials(azurite)["service principal"]
     secrets = Secrets({"platform/lake_secret": "canary-secret-7f"})
     root = f"abfss://{azurite.create_container()}@{azurite.account}.dfs.core.windows.net/lake"
-    lake = open_lake(LakeSpec(root=root, storage_options=options), secrets=secrets)
+    lake = opened_by(root, options, secrets)
     with pytest.raises(StorageError) as caught:
         open_table(lake.table(REF), storage_options=lake.storage_options)
     assert "canary-secret-7f" not in str(caught.value)
@@ -187,8 +194,5 @@ def test_a_wrong_credential_is_said_without_showing_it(azurite: AzuriteServer) -
 
 
 def test_a_missing_secret_of_the_lake_is_named(azurite: AzuriteServer) -> None:
-    spec = LakeSpec(
-        root="abfss://lake@account.dfs.core.windows.net", storage_options=credentials(azurite)["account key"]
-    )
     with pytest.raises(SecretError, match="platform/lake_key"):
-        open_lake(spec, secrets=Secrets({}))
+        opened_by("abfss://lake@account.dfs.core.windows.net", credentials(azurite)["account key"], Secrets({}))

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
 from platform_core.control.snapshot import loading
 from platform_core.control.snapshot.probing import DATABASE_SECONDS, Probe, Standing
@@ -25,7 +26,9 @@ class Watch:
     def __init__(self, published: Publishing) -> None:
         self.instance = dg.DagsterInstance.ephemeral()
         settings = published.project.settings()
-        definitions = build_definitions(published.project.folder / "crm/control", settings=settings)
+        # Each stands for a process of its own, which has noted nothing yet.
+        with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)):
+            definitions = build_definitions(published.project.folder / "crm/control", settings=settings)
         self.repository = definitions.get_repository_def()
         self.events = 0
 

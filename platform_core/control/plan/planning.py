@@ -19,7 +19,7 @@ from platform_core.control.plan.making import (
 )
 from platform_core.control.plan.overlay import Overlaid, ended_override, overlaid
 from platform_core.control.plan.plan import EndReason, Plan
-from platform_core.control.plan.validation import check_rows
+from platform_core.control.plan.validation import new_faults
 from platform_core.control.references import Tables
 from platform_core.control.store.codec import Row, codec
 from platform_core.control.store.history import require_apply, rows_at
@@ -152,7 +152,8 @@ def _check_overlaid(over: Overlaid, declared: Declared, tables: Seen) -> None:
         PlanError: they do not; both were right alone.
     """
     roots = {name: each.reading.root for name, each in declared.read.items()}
-    faults = check_rows({**tables.other_rows, **over.rows}, roots=roots)
+    # A row of another location that somebody has spoiled by hand is not the override's doing.
+    faults = new_faults({**tables.other_rows, **declared.rows}, {**tables.other_rows, **over.rows}, roots=roots)
     if not faults:
         return
     lines = ["what git says does not fit with overrides that still hold:"]

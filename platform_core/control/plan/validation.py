@@ -76,6 +76,17 @@ def check_rows(
     return sorted([*alone, *(places.fault(issue) for issue in report.issues)], key=_order)
 
 
+def new_faults(
+    before: Mapping[RowKey, Row], after: Mapping[RowKey, Row], *, roots: Mapping[str, Path | None]
+) -> list[Fault]:
+    """What is wrong with rows, and was not before: the doing of whoever made one of the other."""
+    if not check_rows(after, roots=roots):
+        return []
+    broken = check_rows(before, roots=roots)
+    known = check_rows(before, roots=roots, despite=broken)
+    return [fault for fault in check_rows(after, roots=roots, despite=broken) if fault not in known]
+
+
 def _order(fault: Fault) -> tuple[str, tuple[str, ...], str]:
     return str(fault.key or ""), fault.path, fault.message
 

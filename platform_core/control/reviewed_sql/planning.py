@@ -23,7 +23,7 @@ from platform_core.control.plan.making import (
 )
 from platform_core.control.plan.overlay import Overlaid, git_content, recomputed
 from platform_core.control.plan.plan import Origin, Plan
-from platform_core.control.plan.validation import Fault, check_rows
+from platform_core.control.plan.validation import Fault, new_faults
 from platform_core.control.references import Tables
 from platform_core.control.report import Report
 from platform_core.control.reviewed_sql.files import FOLDER, SqlChange, read_changes
@@ -235,14 +235,7 @@ class _Planning:
         self, change: SqlChange, outcome: Outcome, before: Mapping[RowKey, Row], after: Mapping[RowKey, Row]
     ) -> None:
         """Whatever is wrong afterwards, and was not before, is the change's doing."""
-        roots = self.scope.roots
-        faults = check_rows(after, roots=roots)
-        if not faults:
-            return
-        broken = check_rows(before, roots=roots)
-        known = check_rows(before, roots=roots, despite=broken)
-        new = [fault for fault in check_rows(after, roots=roots, despite=broken) if fault not in known]
-        if new:
+        if new := new_faults(before, after, roots=self.scope.roots):
             raise ConfigError([_issue(change, outcome, fault) for fault in new])
 
     def _overrides(

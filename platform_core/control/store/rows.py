@@ -110,13 +110,16 @@ def read_locations(connection: sa.Connection) -> list[str]:
     return sorted(connection.execute(sa.select(table.c.location)).scalars())
 
 
-def read_manifest(connection: sa.Connection, location: str, *, root: Path, state: Path) -> Manifest:
+def read_manifest(
+    connection: sa.Connection, location: str, *, root: Path, state: Path, passing_over: bool = False
+) -> Manifest:
     """Everything that is applied of a location, its specs in the order of their addresses.
 
     Args:
         location: its name.
         root: folder of the location's package on this machine.
         state: local folder of this installation.
+        passing_over: leave out rows that somebody has spoiled by hand, for a reader who follows references only.
 
     Raises:
         ControlError: nothing is applied of such a location, or a row is no spec of this version of the code.
@@ -124,7 +127,12 @@ def read_manifest(connection: sa.Connection, location: str, *, root: Path, state
     specs: dict[str, list[Spec]] = {name: [] for name in KINDS}
     for name, kind in KINDS.items():
         rows = sorted((row for _, row in _read(connection, kind, [location])), key=codec(kind).address)
-        specs[name] = [codec(kind).decode(row, root=root, state=state) for row in rows]
+        for row in rows:
+            try:
+                specs[name].append(codec(kind).decode(row, root=root, state=state))
+            except ControlError:
+                if not passing_over:
+                    raise
     if not specs["location"]:
         known = ", ".join(read_locations(connection)) or "none"
         raise ControlError(
