@@ -9,7 +9,6 @@ from dagster._utils.schedules import reverse_cron_string_iterator
 
 from platform_core.control.alert_records import NewAlert, Seen
 from platform_core.control.outbox import Outbox
-from platform_core.control.store.tables import applies, history
 from platform_core.factories import translation
 from platform_core.factories.run_facts import data_ages
 from platform_core.operations.alerts.facts import ShownDashboard
@@ -155,6 +154,9 @@ def _shortest(manifest: Manifest, workstream: str, field: str) -> dt.timedelta |
 
 def _tell_of_applies(progress: Progress, *, outbox: Outbox, manifest: Manifest, now: dt.datetime) -> None:
     """Tell of applies that changed something of this location since the last look."""
+    # Their columns are derived from every spec: only the sensor needs them, and step processes build definitions, too.
+    from platform_core.control.store.tables import applies, history
+
     location = manifest.location.name
     newest = sa.select(sa.func.coalesce(sa.func.max(applies.c.serial), 0))
     last = outbox.database.transact(lambda connection: int(connection.execute(newest).scalar_one()))
