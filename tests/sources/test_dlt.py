@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import pwd
 import sqlite3
 import threading
 import time
@@ -456,10 +457,15 @@ class TestDisk:
         assert json.loads(state or b"") == {"dlt_resources": {"resources": {"counting": {"next": 1}}}}
 
 
+def _home() -> Path:
+    """Of the account, whatever HOME says."""
+    return Path(pwd.getpwuid(os.getuid()).pw_dir)
+
+
 def tainted(canary: str, *, since: float, besides: Path) -> list[Path]:
     """Files that were written since a moment and hold the canary, where programs leave things."""
     found = []
-    for folder in (Path("/tmp"), Path("/var/dlt"), Path("/var/tmp"), Path("/root/.dlt"), Path("/dev/shm")):
+    for folder in (Path("/tmp"), Path("/var/dlt"), Path("/var/tmp"), _home() / ".dlt", Path("/dev/shm")):
         # Other programs' files and folders come and go while they are looked at: `walk` leaves out what is gone.
         for path in (Path(place, name) for place, _, names in os.walk(folder) for name in names):
             if path.is_relative_to(besides):
