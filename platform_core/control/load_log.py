@@ -143,10 +143,13 @@ def finish_row(
     status: Status,
     figures: Mapping[str, Any],
     error: str | None,
+    mode: str | None,
     now: dt.datetime,
 ) -> None:
-    """Write how a load ended."""
+    """Write how a load ended; a mode of None stays what it was at its start."""
     values = {**_columns(figures), "status": status, "finished_at": now, "error": error and error[:_LONGEST_ERROR]}
+    if mode is not None:
+        values["mode"] = mode
     connection.execute(_FINISH, {**identity(table), "of_batch": batch_id, **values})
 
 

@@ -275,6 +275,7 @@ class Ticket:
         status: Literal["succeeded", "stopped"],
         figures: Mapping[str, Any],
         used_approval: int | None = None,
+        mode: str | None = None,
     ) -> None:
         """Write how the load ended and give the lease back, in one transaction.
 
@@ -284,12 +285,13 @@ class Ticket:
                 ``watermark_to``, ``version``, ``committed`` and ``seconds`` (by phase) have columns of their own, as
                 have ``deletes`` and ``current`` of a stopped load; others are kept together.
             used_approval: the stopped batch whose approval let this load pass.
+            mode: what was loaded, where that was known only under the lease; None: what the load began as.
 
         Raises:
             ControlError: the database was away for half a minute, or refused. Bronze holds the batch; the log learns
                 of it when the next load of the table begins.
         """
-        self._end = _End(status, dict(figures), used_approval, None)
+        self._end = _End(status, dict(figures), used_approval, None, mode)
         self._write(self._end, patience=self._patience.finish)
 
     def __enter__(self) -> Self:
@@ -376,6 +378,7 @@ class Ticket:
             status=end.status,
             figures=end.figures,
             error=end.error,
+            mode=end.mode,
             now=now,
         )
         approval = end.used_approval
@@ -392,3 +395,4 @@ class _End:
     figures: Mapping[str, Any]
     used_approval: int | None
     error: str | None
+    mode: str | None = None

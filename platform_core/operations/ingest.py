@@ -133,7 +133,7 @@ class _Load:
                 result = self._load(lease, watch, void=pending)
             else:
                 approved = apply_landed(self.spec, pending.landed, platform=self.platform, lease=lease, approved=True)
-                self._finish(lease, approved, used_approval=pending.batch_id)
+                self._finish(lease, approved, used_approval=pending.batch_id, mode=pending.landed.mode)
         if approved is not None:
             with self._leased(str(self.spec.mode)) as (lease, watch):
                 result = self._load(lease, watch, void=None)
@@ -221,11 +221,12 @@ class _Load:
         *,
         compared: dt.datetime | None = None,
         used_approval: int | None = None,
+        mode: str | None = None,
     ) -> None:
         figures: dict[str, Any] = result.figures()
         if compared is not None:
             figures[COMPARED_AT] = compared.isoformat()
-        lease.ticket.finish(status="succeeded", figures=figures, used_approval=used_approval)
+        lease.ticket.finish(status="succeeded", figures=figures, used_approval=used_approval, mode=mode)
         self.platform.log.info("%s", result.line())
 
     @cached_property

@@ -89,7 +89,7 @@ def replay(spec: IngestionSpec, batch_id: int, *, platform: Platform, run_id: st
     landed = _landed(spec, batch_id, platform=platform)
     with leased(spec, platform=platform, mode=landed.mode, run_id=run_id) as lease:
         content = _content_of(lease.table)
-        _check_order(spec, landed, content)
+        _check_order(spec, landed, held=lease.held_batch, content=content)
         if content == landed.batch_id:
             outcome = _nothing(landed, lease)
             result = _result(spec, landed, lease, outcome, Stopwatch("lease", "apply"))
@@ -197,7 +197,7 @@ def _content_of(table: DeltaTable | None) -> int:
     return newest
 
 
-def _check_order(spec: IngestionSpec, landed: LandedBatch, content: int) -> None:
+def _check_order(spec: IngestionSpec, landed: LandedBatch, *, held: int, content: int) -> None:
     of = f"{spec.ref}: batch {landed.batch_id}"
     if landed.mode != _mode(spec) and not (landed.mode == KEYS and spec.mode is LoadMode.INCREMENTAL):
         raise LoadError(f"{of} was loaded {landed.mode}, and the table is declared {spec.mode} now; load it instead")
@@ -206,10 +206,11 @@ def _check_order(spec: IngestionSpec, landed: LandedBatch, content: int) -> None
             f"{of} is older than bronze, which holds batch {content}; nothing was applied\n"
             "  to read the source again: edp ingest reload"
         )
-    if content not in (landed.batch_id, landed.held_batch) and spec.mode is not LoadMode.FULL:
+    follows = landed.held_batch in (held, content) or landed.batch_id == content
+    if not follows and spec.mode is not LoadMode.FULL:
         raise LoadError(
             f"{of} was read after batch {landed.held_batch}, but bronze holds batch {content}; nothing was applied\n"
-            f"  replay the batches in between first, oldest first, or read the source again: edp ingest reload"
+            "  replay the batches in between first, oldest first, or read the source again: edp ingest reload"
         )
 
 

@@ -92,6 +92,17 @@ def test_b2_too_many_missing_keys_stop_the_load_and_can_be_approved(loads: Any) 
     assert (result.deleted, result.keys_only) == (36, True)
 
 
+def test_a_comparison_that_the_next_load_lets_through_is_logged_as_one(loads: Any) -> None:
+    loads.spec = DAILY
+    loads.load(rows(*range(40)))
+    with pytest.raises(DeletesStopped):
+        loads.load(rows(*range(4)), reload=Reload(detect_deletes=True))
+    loads.platform.loads.approve(loads.declared().ref, 3, by="a.user", why="closed")
+    assert loads.load(rows(*range(4))).approved.deleted == 36
+    logged = [(row.mode, row.status) for row in loads.log[2:5]]
+    assert logged == [("keys", "stopped"), ("keys", "succeeded"), ("incremental", "succeeded")]
+
+
 def test_a_reload_compares_keys_on_demand(loads: Any) -> None:
     loads.spec = {"mode": "incremental", "key": ("id",), "cursor": "at"}
     loads.load(rows(1, 2, 3))

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from platform_core.errors import LoadError, StorageError
+from platform_core.errors import DeletesStopped, LoadError, StorageError
 from platform_core.operations.ingest import earlier
 from platform_core.operations.reload import Reload, cursor_value
-from platform_core.operations.replay import replay
+from platform_core.operations.replay import approve, replay
 from platform_core.specs.table import TableRef
 
 RIDERS = TableRef("crm", "bronze", "riders")
@@ -128,6 +128,18 @@ def test_a12_batches_that_bronze_lost_are_applied_again_in_order_and_once(loads:
     with pytest.raises(LoadError, match="batch 2 is older than bronze, which holds batch 3"):
         again(loads, 2)
     assert loads.load(rows((5, 600, "e"))).inserted == 1
+
+
+def test_a_batch_that_was_read_after_an_approved_one_follows_it(loads: Any, tmp_path: Path) -> None:
+    loads.spec = INCREMENTAL | {"delete_floor": 1}
+    loads.load(ALL)
+    with pytest.raises(DeletesStopped):
+        loads.load(ALL.slice(0, 1), reload=Reload(detect_deletes=True))
+    approve(loads.declared(), 3, platform=loads.platform, by="a.user", why="closed")
+    shutil.copytree(loads.bronze, tmp_path / "copy")
+    landed = loads.load(rows((4, 500, "d"))).batch_id
+    restored(loads, tmp_path / "copy")
+    assert again(loads, landed).inserted == 1
 
 
 def test_a12_an_append_is_not_doubled_by_a_replay(loads: Any, tmp_path: Path) -> None:
