@@ -16,6 +16,8 @@ from tests.topology.deployment import Deployment, prepare
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
 
+TABLE = ["mobility", "bronze", "seasons"]
+
 _LOCATIONS = """
 query {
   workspaceOrError {
@@ -37,7 +39,7 @@ mutation ($params: ExecutionParams!) {
 }
 """
 
-_STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status assets { key { path } } } } }"
+_STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { id status assets { key { path } } } } }"
 
 
 def _ask(deployment: Deployment, query: str, **variables: Any) -> Any:
@@ -59,6 +61,22 @@ def deployment(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgr
         prepared.stop()
 
 
+@pytest.fixture(scope="module")
+def run(deployment: Deployment) -> dict[str, Any]:
+    """A run of one table, launched as the UI does it, when it was over."""
+    lay_out_sources(deployment.state / "sources", day=1)
+    selector = {
+        "repositoryLocationName": "mobility",
+        "repositoryName": "__repository__",
+        "jobName": "mobility",
+        "assetSelection": [{"path": TABLE}],
+    }
+    launched = _ask(deployment, _LAUNCH, params={"selector": selector, "mode": "default"})["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    finished: dict[str, Any] = _wait_for(deployment, launched["run"]["runId"])
+    return finished
+
+
 def test_every_location_is_loaded_from_its_code_server(deployment: Deployment) -> None:
     entries = _ask(deployment, _LOCATIONS)["workspaceOrError"]["locationEntries"]
 
@@ -69,35 +87,24 @@ def test_every_location_is_loaded_from_its_code_server(deployment: Deployment) -
     }
 
 
-def test_a_run_launched_in_the_ui_goes_through_queue_and_code_server_and_succeeds(deployment: Deployment) -> None:
-    lay_out_sources(deployment.state / "sources", day=1)
-    table = ["mobility", "bronze", "seasons"]
-    selector = {
-        "repositoryLocationName": "mobility",
-        "repositoryName": "__repository__",
-        "jobName": "mobility",
-        "assetSelection": [{"path": table}],
-    }
-
-    launched = _ask(deployment, _LAUNCH, params={"selector": selector, "mode": "default"})["launchRun"]
-    assert launched["__typename"] == "LaunchRunSuccess", launched
-    run = _wait_for(deployment, launched["run"]["runId"])
-
+def test_a_run_launched_in_the_ui_goes_through_queue_and_code_server_and_succeeds(
+    deployment: Deployment, run: dict[str, Any]
+) -> None:
     assert run["status"] == "SUCCESS", deployment.output("mobility")
-    assert [asset["key"]["path"] for asset in run["assets"]] == [table]
-    assert list((deployment.state / "lake" / Path(*table) / "_delta_log").glob("*.json"))
+    assert [asset["key"]["path"] for asset in run["assets"]] == [TABLE]
+    assert list((deployment.state / "lake" / Path(*TABLE) / "_delta_log").glob("*.json"))
 
 
 def test_runs_are_stored_in_postgresql_and_nowhere_else(
-    deployment: Deployment, postgres_server: PostgresServer
+    deployment: Deployment, run: dict[str, Any], postgres_server: PostgresServer
 ) -> None:
     database = deployment.services["init"].environment["EDP_POSTGRES_DATABASE"]
 
     with postgres_server.connect(database) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT status FROM runs")
-        statuses = [status for (status,) in cursor.fetchall()]
+        cursor.execute("SELECT run_id, status FROM runs")
+        stored = cursor.fetchall()
 
-    assert statuses == ["SUCCESS"], deployment.output("daemon")
+    assert stored == [(run["id"], "SUCCESS")], deployment.output("daemon")
     assert not list((deployment.state / "dagster").rglob("*.db"))
 
 
