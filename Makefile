@@ -25,7 +25,7 @@ SYNCED := .venv/.synced
 UNSET := env -u PYTHONDONTWRITEBYTECODE -u EDP_STATE -u EDP_PROJECT -u EDP_DAGSTER_STATE -u EDP_ENVIRONMENT -u DAGSTER_HOME -u MAKEFLAGS -u MAKELEVEL
 PYTEST = $(UNSET) $(BIN)/python -m pytest -n $(TEST_WORKERS) --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo ui setup test test-fast oracle faults check validate format clean install
+.PHONY: help demo ui setup test test-fast oracle explore faults check validate format clean install
 
 help: ## list these commands
 	@echo 'make <command>, where <command> is one of'
@@ -51,6 +51,9 @@ test-fast: setup ## run the tests that need no server and little time
 
 oracle: setup ## play 100,000 steps of sources, loads and crashes against a model
 	@$(UNSET) ORACLE_SCALE=10 $(BIN)/python -m pytest -s tests/oracle
+
+explore: setup ## play the tests of properties and the state machines on examples nobody has seen
+	@$(UNSET) HYPOTHESIS_PROFILE=explore ORACLE_SCALE=2 CONTROL_SCALE=2 $(BIN)/python -m pytest -q $$(grep -rl hypothesis tests --include='test_*.py')
 
 faults: setup ## kill 500 loads and 200 applies at named points and random times, and write down what was lost
 	@$(UNSET) $(BIN)/python -m tests.faults.campaign --kills 500

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.forked import run_forked
 
@@ -17,6 +18,12 @@ PROJECT = Path(__file__).parents[1]
 pytest_plugins = ["tests.services.fixtures", "tests.side_by_side"]
 # Before anything imports it: failed comparisons of the suites for plug-ins are then explained.
 pytest.register_assert_rewrite("platform_core.plugins.testing")
+
+# The same examples everywhere: what a new draw finds belongs to whoever looks for it (`make explore`), and does not
+# stop somebody else's change.
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile("explore", derandomize=False, deadline=None, database=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 Edp = Callable[..., subprocess.CompletedProcess[str]]
 

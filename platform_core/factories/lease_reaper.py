@@ -93,7 +93,8 @@ def end_runs(
     ended: list[str] = []
     for run_id, load in abandoned.items():
         run = instance.get_run_by_id(run_id)
-        if run is None or (run_id not in only and now() - load.seen < PATIENCE):
+        # It may have come to its end since it was looked at; a report would then undo its success.
+        if run is None or run.status not in _UNDER_WAY or (run_id not in only and now() - load.seen < PATIENCE):
             continue
         how = "has ended" if load.ended else f"has given no sign of life since {load.seen:%Y-%m-%d %H:%M:%S} UTC"
         instance.report_run_failed(

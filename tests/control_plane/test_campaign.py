@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import sys
-
-import pytest
-
 from tests.control_plane.campaign import Kills, race
 from tests.control_plane.conftest import Project
 
@@ -14,14 +9,11 @@ KILLS = 6
 PROCESSES, THREADS, APPLIES = 2, 2, 2
 
 
-def test_a_killed_update_is_whole_or_nothing(applied: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    with capsys.disabled():
-        sys.stdout.write(f"\nkills: seed {seed}\n")
-    kills = Kills(applied, seed=seed)
+def test_a_killed_update_is_whole_or_nothing(applied: Project, control_seed: int) -> None:
+    kills = Kills(applied, seed=control_seed)
     for strike in kills.strikes(KILLS):
         kills.strike(strike)
-    assert kills.figures.half == [], seed
+    assert kills.figures.half == [], control_seed
     assert kills.figures.kills.total() == KILLS
 
 

@@ -202,6 +202,20 @@ def test_a4_a_run_that_has_ended_meanwhile_stays_as_it_is(runs: Runs) -> None:
     assert runs.status(run_id) is dg.DagsterRunStatus.CANCELED
 
 
+def test_a_run_that_ends_while_the_sensor_looks_keeps_its_end(runs: Runs) -> None:
+    run_id = runs.start()
+    holder = runs.hold(run_id)
+    runs.carried_out_by(run_id, holder.pid)
+    _kill(holder)
+    abandoned = abandoned_runs(runs.instance, runs.platform.loads.silent())
+    run = runs.instance.get_run_by_id(run_id)
+    assert list(abandoned) == [run_id]
+    assert run is not None
+    runs.instance.report_run_canceled(run)
+    assert end_runs(runs.instance, abandoned, only=abandoned) == []
+    assert runs.status(run_id) is dg.DagsterRunStatus.CANCELED
+
+
 def test_a4_a_run_whose_code_server_is_away_waits_for_it_but_not_for_ever(runs: Runs) -> None:
     run_id = runs.start()
     holder = runs.hold(run_id)
