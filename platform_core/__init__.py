@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from platform_core.definitions import build_definitions
     from platform_core.errors import StepError
+    from platform_core.operations.notebook import notebook_step
     from platform_core.operations.process import InputTable, StepContext
 
-__all__ = ["InputTable", "StepContext", "StepError", "build_definitions"]
+__all__ = ["InputTable", "StepContext", "StepError", "build_definitions", "notebook_step"]
 
 _HOMES = {
     "build_definitions": "platform_core.definitions",
     "InputTable": "platform_core.operations.process",
     "StepError": "platform_core.errors",
     "StepContext": "platform_core.operations.process",
+    "notebook_step": "platform_core.operations.notebook",
 }
 
 

@@ -25,6 +25,7 @@ from platform_core.factories.applied_metadata import (
     build_metadata_sensor,
 )
 from platform_core.factories.dbt import build_dbt_assets
+from platform_core.factories.external import build_external_asset
 from platform_core.factories.ingestion import build_ingestion_assets
 from platform_core.factories.io_manager import refusing_io_manager
 from platform_core.factories.jobs import build_automation_sensors, build_job, build_schedule
@@ -37,6 +38,7 @@ from platform_core.operations.refresh import is_refreshed_here
 from platform_core.settings import Settings, read_settings
 from platform_core.specs.environment import EnvironmentSpec, ManifestOrigin
 from platform_core.specs.manifest import Manifest
+from platform_core.specs.processing import StepKind
 
 
 def build_definitions(
@@ -116,7 +118,12 @@ def _collector_paused() -> Iterator[None]:
 def assemble(manifest: Manifest, environment: EnvironmentSpec, *, tags: Mapping[str, str]) -> dg.Definitions:
     """Dagster definitions of a manifest; ``tags`` are those of all runs."""
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = build_ingestion_assets(manifest)
-    assets += [build_processing_asset(spec, manifest=manifest) for spec in manifest.steps]
+    assets += [
+        build_external_asset(spec, manifest=manifest)
+        if spec.kind is StepKind.EXTERNAL
+        else build_processing_asset(spec, manifest=manifest)
+        for spec in manifest.steps
+    ]
     for project in manifest.dbt:
         assets += build_dbt_assets(project, manifest=manifest)
     assets += [
@@ -127,6 +134,10 @@ def assemble(manifest: Manifest, environment: EnvironmentSpec, *, tags: Mapping[
     ]
     assets += [build_upkeep_asset(spec, manifest=manifest) for spec in manifest.upkeep]
 
+    engines = {
+        translation.ENGINE: environment.engine.max_concurrent,
+        translation.SPARK: environment.spark.max_concurrent if environment.spark else None,
+    }
     keys = _executable_keys(assets)
     workstreams = [spec for spec in manifest.location.workstreams if spec.name in keys]
     return dg.Definitions(
@@ -144,7 +155,8 @@ def assemble(manifest: Manifest, environment: EnvironmentSpec, *, tags: Mapping[
         executor=threaded_executor.configured(
             {
                 "max_concurrent": environment.max_concurrent,
-                "tag_concurrency_limits": translation.concurrency_limits(manifest.connections),
+                "tag_concurrency_limits": translation.concurrency_limits(manifest.connections, engines=engines),
+                "pool_limits": translation.pool_limits(manifest.connections, engines=engines),
                 "run_tags": dict(tags),
             }
         ),
@@ -161,7 +173,11 @@ def _executable_keys(assets: list[dg.AssetsDefinition | dg.AssetSpec]) -> dict[s
     return keys
 
 
-def _automated(assets: list[dg.AssetsDefinition | dg.AssetSpec]) -> list[dg.AssetKey]:
-    return [
-        key for asset in assets if isinstance(asset, dg.AssetsDefinition) for key in asset.automation_conditions_by_key
-    ]
+def _automated(assets: list[dg.AssetsDefinition | dg.AssetSpec]) -> dict[dg.AssetKey, int]:
+    """What has a condition, with the priority of its step."""
+    return {
+        key: int(asset.op.tags.get(translation.PRIORITY_TAG, 0)) if asset.is_executable else 0
+        for asset in assets
+        if isinstance(asset, dg.AssetsDefinition)
+        for key in asset.automation_conditions_by_key
+    }

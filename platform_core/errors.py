@@ -7,12 +7,14 @@
     ├── MigrationError     a DDL or control-table migration is edited, missing or out of order
     ├── SourceError        a source cannot be reached or read
     ├── SchemaError        a table's columns are not what was agreed
+    │   └── Unclassified       a table that holds personal data has new columns that nobody has classified
     ├── LoadError          a load was stopped before it could do harm
     │   ├── DeletesStopped     it would have flagged too many rows deleted; a person may approve it
     │   ├── Overtaken          somebody else loaded the table meanwhile; the load begins anew
     │   └── LeaseError         the table is being loaded by somebody else, or its lease was lost
     ├── StepError          a processing step failed
     ├── RefreshError       a dashboard was not refreshed
+    ├── TimeLimitError     a step did not end within its time
     ├── InputsError        what a step or dashboard reads is not fit to be read; it looked at nothing
     ├── SecretError        a secret is missing or unreadable; the message holds its name only
     │   └── SecretMissing      the store has no secret of that name
@@ -35,6 +37,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 
 @dataclass(frozen=True, order=True)
@@ -69,9 +72,14 @@ class Issue:
 class PlatformError(Exception):
     """The root of every error raised on purpose."""
 
+    may_pass: ClassVar[bool] = True
+    """Whether the same may succeed at another time without a person's doing; only then it is tried again."""
+
 
 class ConfigError(PlatformError):
     """Control files are wrong; all that was found is in ``issues``."""
+
+    may_pass = False
 
     def __init__(self, issues: Sequence[Issue]) -> None:
         self.issues = tuple(sorted(set(issues)))
@@ -81,13 +89,19 @@ class ConfigError(PlatformError):
 class PluginError(PlatformError):
     """A plug-in is missing, broken, or lacks its optional dependency."""
 
+    may_pass = False
+
 
 class PlanError(PlatformError):
     """A plan cannot be made or applied."""
 
+    may_pass = False
+
 
 class MigrationError(PlatformError):
     """A migration is edited, missing or out of order."""
+
+    may_pass = False
 
 
 class SourceError(PlatformError):
@@ -97,9 +111,17 @@ class SourceError(PlatformError):
 class SchemaError(PlatformError):
     """A table's columns are not what was agreed."""
 
+    may_pass = False
+
+
+class Unclassified(SchemaError):  # noqa: N818 - says what is the matter with the columns
+    """A table that holds personal data has new columns that nobody has classified; nothing was written."""
+
 
 class LoadError(PlatformError):
     """A load was stopped before it could do harm."""
+
+    may_pass = False
 
 
 class DeletesStopped(LoadError):  # noqa: N818 - says what happened to the deletes
@@ -120,9 +142,13 @@ class DeletesStopped(LoadError):  # noqa: N818 - says what happened to the delet
 class Overtaken(LoadError):  # noqa: N818 - not the load's own fault: it begins anew
     """Somebody else loaded the table since this load began; nothing of this one was applied."""
 
+    may_pass = True
+
 
 class LeaseError(LoadError):
     """A table is being loaded by somebody else, or the lease on it was lost."""
+
+    may_pass = True
 
 
 class StepError(PlatformError):
@@ -133,8 +159,14 @@ class RefreshError(PlatformError):
     """A dashboard was not refreshed."""
 
 
+class TimeLimitError(PlatformError):
+    """A step did not end within its time, and was ended."""
+
+
 class InputsError(PlatformError):
     """What a step or dashboard reads is not fit to be read; it ended before it looked at anything."""
+
+    may_pass = False
 
 
 class SecretError(PlatformError):
@@ -143,6 +175,8 @@ class SecretError(PlatformError):
 
 class SecretMissing(SecretError):  # noqa: N818 - says what is the matter
     """The store has no secret of that name."""
+
+    may_pass = False
 
 
 class AlertError(PlatformError):
@@ -161,6 +195,8 @@ class AlertError(PlatformError):
 class AlertRefused(AlertError):  # noqa: N818 - says what became of the alert
     """A channel refuses an alert for good."""
 
+    may_pass = False
+
 
 class StorageError(PlatformError):
     """The lake or a disk refused."""
@@ -172,6 +208,8 @@ class ControlError(PlatformError):
 
 class SnapshotError(PlatformError):
     """The published metadata of a location is missing, damaged, or not for this place."""
+
+    may_pass = False
 
 
 _SPEAKS_OF_NO_ROW = frozenset(

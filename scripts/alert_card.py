@@ -2,17 +2,17 @@
 
     scripts/chromium && .venv/bin/python scripts/alert_card.py
 
-The cards are those of the platform, made from the facts of a failed run; the drawing follows the parts of Adaptive
-Cards that they are made of, and refuses any other.
+The cards are those of the platform, made from the facts of a failed run; Microsoft's own renderer of Adaptive Cards
+(npm package adaptivecards) draws them in Chromium, in the colours of Teams, and says what it does not know.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import html
+import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,56 @@ from platform_core.specs.alerts import AlertEvent, Severity
 from platform_core.specs.table import TableRef
 
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "alert.png"
-COLOURS = {
-    "attention": ("#f9dcdc", "#8e192e"),
-    "warning": ("#fbe9d0", "#835b00"),
-    "good": ("#dff6dd", "#0e700e"),
-    "accent": ("#dce6f9", "#2b4f9e"),
+PACKAGE = Path(__file__).parent / "adaptive_cards_package"
+TOOLS = Path(__file__).parents[1] / ".edp" / "tools" / "adaptive_cards"
+RENDERER = TOOLS / "node_modules" / "adaptivecards" / "dist" / "adaptivecards.min.js"
+
+
+def _colours(front: str, subtle: str) -> dict[str, Any]:
+    return {"default": {"default": front, "subtle": subtle}}
+
+
+TEAMS: dict[str, Any] = {
+    "fontFamily": '"Segoe UI", "DejaVu Sans", sans-serif',
+    "fontSizes": {"small": 12, "default": 14, "medium": 14, "large": 18, "extraLarge": 24},
+    "fontWeights": {"lighter": 200, "default": 400, "bolder": 600},
+    "spacing": {"small": 8, "default": 12, "medium": 16, "large": 20, "extraLarge": 24, "padding": 16},
+    "containerStyles": {
+        name: {"backgroundColor": back, "foregroundColors": _colours(front, front)}
+        for name, back, front in (
+            ("default", "#ffffff", "#242424"),
+            ("attention", "#f9dcdc", "#8e192e"),
+            ("warning", "#fbe9d0", "#835b00"),
+            ("good", "#dff6dd", "#0e700e"),
+            ("accent", "#dce6f9", "#2b4f9e"),
+        )
+    },
+    "actions": {"actionsOrientation": "horizontal", "actionAlignment": "left", "spacing": "default"},
 }
+"""What of Teams' light theme the cards use."""
+
 STYLE = """
-body { margin: 0; padding: 24px; background: #f5f5f5; font: 14px/1.4 "Segoe UI", "DejaVu Sans", sans-serif; }
-.card { width: 640px; background: #fff; border: 1px solid #d9d9d9; border-radius: 6px; margin-bottom: 20px; }
-.card > * { padding: 4px 18px; } .head { padding: 12px 18px; border-radius: 6px 6px 0 0; }
-.runs { white-space: pre-wrap; overflow-wrap: anywhere; } .large { font-size: 18px; } .small { font-size: 12px; }
-.bolder { font-weight: 600; } .columns { display: flex; gap: 8px; } .columns > :first-child { flex: 0 0 150px; }
-.actions { padding: 10px 18px 16px; } .actions span { border: 1px solid #5b5fc7; color: #444791; padding: 5px 14px;
-border-radius: 4px; font-weight: 600; }
+body { margin: 0; padding: 24px; background: #f5f5f5; }
+.card { width: 640px; border: 1px solid #d9d9d9; border-radius: 6px; margin-bottom: 20px; overflow: hidden; }
+.ac-pushButton { border: 1px solid #5b5fc7; color: #444791; background: #fff; padding: 5px 14px; border-radius: 4px;
+font: 600 14px "Segoe UI", "DejaVu Sans", sans-serif; }
+"""
+DRAW = """
+([cards, host]) => {
+    const said = [];
+    for (const each of cards) {
+        const card = new AdaptiveCards.AdaptiveCard();
+        card.hostConfig = new AdaptiveCards.HostConfig(host);
+        const context = new AdaptiveCards.SerializationContext();
+        card.parse(each, context);
+        for (let i = 0; i < context.eventCount; i++) { said.push(context.getEventAt(i).message); }
+        const frame = document.createElement("div");
+        frame.className = "card";
+        frame.appendChild(card.render());
+        document.body.appendChild(frame);
+    }
+    return said;
+}
 """
 
 
@@ -49,19 +85,43 @@ def main(target: Path) -> str | None:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         return "there is no Chromium: run scripts/chromium first"
+    if not _installed():
+        return "npm could not install the renderer: see that the npm registry is reached"
     from playwright.sync_api import sync_playwright
 
-    cards = "".join(drawn(card(message)) for message in messages())
-    page_text = f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><body><div id=all>{cards}</div>"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 720, "height": 100}, device_scale_factor=2)
-        page.set_content(page_text)
+        page = browser.new_page(viewport={"width": 690, "height": 100}, device_scale_factor=2)
+        page.set_content(f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><body>")
+        page.add_script_tag(path=str(RENDERER))
+        unknown = page.evaluate(DRAW, [[card(message) for message in messages()], TEAMS])
         target.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(target), full_page=True)
         browser.close()
+    if unknown:
+        return "the renderer does not know all of the card: " + "; ".join(unknown)
     sys.stdout.write(f"{target}\n")
     return None
+
+
+def _installed() -> bool:
+    """Install the renderer as its lock file says, unless it is there."""
+    lock, stamp = PACKAGE / "package-lock.json", TOOLS / ".installed"
+    if stamp.exists() and stamp.read_bytes() == lock.read_bytes():
+        return True
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    for file in (PACKAGE / "package.json", lock):
+        shutil.copy(file, TOOLS)
+    programs = Path(sys.executable).parent
+    path = os.pathsep.join((str(programs), os.environ["PATH"]))
+    npm = shutil.which("npm", path=path)
+    if npm is None:
+        return False
+    command = [npm, "ci", "--prefix", str(TOOLS), "--no-audit", "--no-fund", "--loglevel=error"]
+    if subprocess.run(command, check=False, env={**os.environ, "PATH": path}).returncode:  # noqa: S603 - fixed words
+        return False
+    shutil.copy(lock, stamp)
+    return True
 
 
 def messages() -> list[AlertMessage]:
@@ -135,30 +195,6 @@ def message(told: Told) -> AlertMessage:
         good=told.good,
         link=told.link,
     )
-
-
-def drawn(made: Mapping[str, Any]) -> str:
-    """A card as HTML."""
-    actions = "".join(f"<span>{html.escape(action['title'])}</span>" for action in made.get("actions", ()))
-    return f"<div class=card>{''.join(map(_part, made['body']))}<div class=actions>{actions}</div></div>"
-
-
-def _part(part: Mapping[str, Any]) -> str:
-    match part["type"]:
-        case "Container":
-            back, front = COLOURS[part["style"]]
-            return f'<div class=head style="background:{back};color:{front}">{"".join(map(_part, part["items"]))}</div>'
-        case "ColumnSet":
-            columns = "".join(f"<div>{''.join(map(_part, each['items']))}</div>" for each in part["columns"])
-            return f"<div class=columns>{columns}</div>"
-        case "RichTextBlock":
-            return f"<div class=runs>{''.join(map(_run, part['inlines']))}</div>"
-    raise ValueError(f"a part of a card that this script does not draw: {part['type']}")
-
-
-def _run(run: Mapping[str, Any]) -> str:
-    classes = f"{run['weight'].lower()} {run['size'].lower()}"
-    return f'<span class="{classes}">{html.escape(run["text"])}</span>'
 
 
 if __name__ == "__main__":

@@ -58,8 +58,17 @@ FAULTS = {
     "C7": "old code meets new tables",
     "C8": "the control database is away",
     "C9": "the control database is busy",
+    "C10": "several processes start first on an empty home",
     "C11": "a code location is broken",
     "C12": "a table's declaration is broken",
+    "C13": "ten thousand tables",
+    "C14": "two dbt builds want one database",
+    "C15": "a dbt build fails or is killed halfway",
+    "C16": "a schedule finds its previous run active",
+    "D1": "a dashboard service asks for patience",
+    "D2": "a dashboard is being refreshed already",
+    "D3": "whether a refresh was begun is not known",
+    "D4": "a refresh never ends, fails, or its token expires",
     "D5": "channels for alerts are away, slow, or refuse",
     "D6": "a thousand failures at once",
     "D7": "the text of an error tries to be more than text",
@@ -88,7 +97,7 @@ FAULTS = {
 REQUIRED = (
     *(f"A{number}" for number in range(1, 17)),
     *(f"B{number}" for number in range(1, 17)),
-    *("C1", "C2", "E5", "E8", "F1", "F2"),
+    *("C1", "C2", "C12", "C13", "C15", "C16", "D5", "D6", "D7", "E5", "E8", "F1", "F2"),
     *(f"F{number}" for number in range(7, 15)),
 )
 

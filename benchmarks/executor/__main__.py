@@ -21,15 +21,16 @@ from typing import Any, NamedTuple, cast
 import dagster as dg
 
 from benchmarks.executor.graphs import independent_assets
+from benchmarks.instance_file import write_instance_file
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "executor.md"
 
 
 @contextmanager
-def fresh_instance() -> Iterator[dg.DagsterInstance]:
+def fresh_instance(*, own_storage: bool = True) -> Iterator[dg.DagsterInstance]:
     with tempfile.TemporaryDirectory() as home:
-        Path(home, "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        write_instance_file(Path(home), own_storage=own_storage)
         with dg.DagsterInstance.from_config(home) as instance:
             yield instance
 
@@ -44,7 +45,7 @@ def processor_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def time_a_run(executor: str, *, count: int, wait: float, one_writer: bool = False) -> Taken:
+def time_a_run(executor: str, *, count: int, wait: float, one_writer: bool = False, own_storage: bool = True) -> Taken:
     job = dg.build_reconstructable_job(
         independent_assets.__module__,
         independent_assets.__name__,
@@ -52,7 +53,7 @@ def time_a_run(executor: str, *, count: int, wait: float, one_writer: bool = Fal
         reconstructor_working_directory=str(ROOT),
     )
     job.get_definition()
-    with fresh_instance() as instance, ThreadPoolExecutor(1) as writer:
+    with fresh_instance(own_storage=own_storage) as instance, ThreadPoolExecutor(1) as writer:
         if one_writer:  # the variant that was not built: every event through one thread
             write = instance.handle_new_event
 
@@ -119,6 +120,22 @@ def report(*, repeat: int) -> Iterator[str]:
                     "wait": 0,
                     "one_writer": True,
                 },
+            },
+            repeat=repeat,
+        ),
+        count=count,
+    )
+    yield table(
+        f"{count} assets that do nothing, beside Dagster's own SQLite storage",
+        in_turns(
+            {
+                f"threaded, 8 at once, {title}": {
+                    "executor": "threaded 8",
+                    "count": count,
+                    "wait": 0,
+                    "own_storage": own,
+                }
+                for title, own in (("Dagster's storage", False), ("ours", True))
             },
             repeat=repeat,
         ),

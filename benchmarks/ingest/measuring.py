@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 MOST_MEGABYTES = 12_000
 MOST_SECONDS = 1_200
 _LOOK_SECONDS = 0.04
+_ENDING_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,16 @@ class Taken:
         return asdict(self)
 
 
-def measured(work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str]) -> Taken:
+def measured(
+    work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str], worker: str = "benchmarks.ingest.worker"
+) -> Taken:
     """Let a worker do one piece of work.
 
     Args:
         work: what is asked of it, as plain JSON.
         python: interpreter of the worker.
         secrets: environment variables that it gets.
+        worker: its module.
     """
     from tests.services.server_process import end_with_parent
 
@@ -62,7 +66,7 @@ def measured(work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str]
         asked.write_text(json.dumps(work))
         with asked.open() as into, said.open("w") as out:
             process = subprocess.Popen(
-                [python, "-m", "benchmarks.ingest.worker", str(answer)],
+                [python, "-m", worker, str(answer)],
                 cwd=ROOT,
                 stdin=into,
                 stdout=subprocess.DEVNULL,
@@ -71,7 +75,10 @@ def measured(work: Mapping[str, Any], *, python: str, secrets: Mapping[str, str]
                 start_new_session=True,
                 preexec_fn=end_with_parent(signal.SIGKILL),
             )
-            megabytes, ended = _watch(process)
+            try:
+                megabytes, ended = _watch(process)
+            finally:
+                _end_rest(process)
         if ended:
             return Taken(megabytes=megabytes, ended=ended)
         if process.returncode or not answer.exists():
@@ -97,11 +104,24 @@ def _watch(process: subprocess.Popen[bytes]) -> tuple[float, str]:
         elif time.monotonic() - began > MOST_SECONDS:
             ended = f"ended after {MOST_SECONDS // 60} minutes"
         if ended:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             return most, ended
         time.sleep(_LOOK_SECONDS)
     return most, ""
+
+
+def _end_rest(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it has started, and wait for all of it: whoever lives on may write into folders that are
+    about to be removed."""
+    until = time.monotonic() + _ENDING_SECONDS
+    while time.monotonic() < until:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            break
+        # A group lasts until the last of it is waited for: by us, or by whoever inherits it.
+        process.poll()
+        time.sleep(_LOOK_SECONDS)
+    process.wait()
 
 
 def _family(pid: int) -> list[int]:

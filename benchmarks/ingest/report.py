@@ -240,6 +240,10 @@ def _small(part: dict[str, Any]) -> Iterator[str]:
         for name, seconds in alone["phases"].items():
             yield f"| – {name} | {seconds * 1000:.2f} |"
         yield f"| – engine: all phases but extract | {figures['engine'] * 1000:.2f} |"
+        if "processor" in figures:
+            yield f"| – processor | {figures['processor'] * 1000:.1f} |"
+            yield f"| the same, compared with bronze all the same: engine | {figures['engine_compared'] * 1000:.2f} |"
+            yield f"| – processor | {figures['processor_compared'] * 1000:.1f} |"
         yield f"| nothing changed, slowest twentieth from | {figures['slowest_twentieth'] * 1000:.1f} |"
         yield f"| nothing changed, 4 threads, a table | {figures['together'] * 1000:.1f} |"
         yield ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.ingest import ours
+from benchmarks.instance_file import write_instance_file
 
 ROOT = Path(__file__).parents[2]
 THREADS = 4
@@ -55,24 +56,32 @@ def names(tables: int) -> list[str]:
 def alone(work: dict[str, Any]) -> dict[str, Any]:
     """Load all tables one by one, then again with nothing changed; then so from a few threads."""
     from platform_core.operations.ingest import ingest
+    from platform_core.operations.reload import Reload
 
     template = ours.declared("day1", mode="full")
     specs = [template.model_copy(update={"object": f"public.{name}", "table": name}) for name in names(work["tables"])]
     connection = ours.connection(work["source"])
     platform = ours.opened(Path(work["folder"]))
 
-    def load(spec: Any) -> Any:
-        return ingest(spec, connection=connection, platform=platform)
+    def load(spec: Any, reload: Reload | None = None) -> Any:
+        return ingest(spec, connection=connection, platform=platform, reload=reload)
 
     began = time.perf_counter()
     first = [load(spec) for spec in specs]
     first_seconds = time.perf_counter() - began
-    walls, results = [], []
+    walls, results, compared = [], [], []
+    used = {"known": 0.0, "compared": 0.0}
     for _ in range(work["repeat"]):
+        before = time.process_time()
         for spec in specs:
             began = time.perf_counter()
             results.append(load(spec))
             walls.append(time.perf_counter() - began)
+        used["known"] += time.process_time() - before
+        before = time.process_time()
+        # A reload looks into bronze whatever the load before it read.
+        compared += [load(spec, Reload()) for spec in specs]
+        used["compared"] += time.process_time() - before
     together = []
     for _ in range(work["repeat"]):
         began = time.perf_counter()
@@ -80,7 +89,7 @@ def alone(work: dict[str, Any]) -> dict[str, Any]:
             results += pool.map(load, specs)
         together.append((time.perf_counter() - began) / len(specs))
     assert all(result.inserted == work["rows"] for result in first)
-    assert not any(result.committed for result in results)
+    assert not any(result.committed for result in (*results, *compared))
     by_itself = results[: len(walls)]
     return {
         "phases": {
@@ -89,13 +98,19 @@ def alone(work: dict[str, Any]) -> dict[str, Any]:
         "figures": {
             "first": first_seconds / len(specs),
             "wall": statistics.median(walls),
-            "engine": statistics.median(
-                sum(result.seconds.values()) - result.seconds["extract"] for result in by_itself
-            ),
+            "engine": statistics.median(_engine(result) for result in by_itself),
+            "engine_compared": statistics.median(_engine(result) for result in compared),
+            "processor": used["known"] / len(walls),
+            "processor_compared": used["compared"] / len(compared),
             "slowest_twentieth": statistics.quantiles(walls, n=20)[-1],
             "together": statistics.median(together),
         },
     }
+
+
+def _engine(result: Any) -> float:
+    """Seconds of all phases but the wait for the source."""
+    return float(sum(result.seconds.values()) - result.seconds["extract"])
 
 
 def prepared() -> None:
@@ -172,7 +187,7 @@ def _written(folder: Path, work: dict[str, Any]) -> Path:
     (control / "ingestion").mkdir(parents=True)
     home = folder / "home"
     (home / "environments").mkdir(parents=True)
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    write_instance_file(home)
     (home / "environments" / "bench.yaml").write_text(_ENVIRONMENT.format(memory=ours.MEMORY_LIMIT, at_once=AT_ONCE))
     (folder / "workspace.yaml").write_text("load_from: []\n")
     (control / "location.yaml").write_text(_LOCATION)

@@ -23,6 +23,8 @@ _COMMANDS = {
     "run": "run assets without a running Dagster",
     "ingest": "look into single tables, load them again, let stopped loads pass",
     "quality": "evaluate what is expected of tables",
+    "dashboards": "show which versions of its tables every dashboard shows",
+    "dbt": "build what differs from the dbt projects that are deployed",
     "keys": "show, rotate and retire masking keys",
     "secrets": "set, list, check and remove secrets; never show one",
     "demo": "play two days on sample data",

@@ -17,7 +17,7 @@ from platform_core.cli.plan import (
     open_control,
     show_plan,
 )
-from platform_core.cli.publish import publish_applied, published_as_json, published_lines
+from platform_core.cli.publish import keep_deployed_dbt, publish_applied, published_as_json, published_lines
 from platform_core.settings import read_settings
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def command(
         # Whatever becomes of publishing, a program learns what was applied.
         if as_json:
             click.echo(json.dumps(_as_json(plan, applied, published), indent=2, ensure_ascii=False))
+    if published is not None:
+        keep_deployed_dbt(settings, spec)
     if published is not None and not as_json and (published.moved or published.gone):
         click.echo("\n".join(published_lines(published, environment=spec.name)))
 

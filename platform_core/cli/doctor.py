@@ -104,12 +104,11 @@ def _dagster_checks(settings: Settings) -> Iterator[Check]:
 
 
 def _dagster(about: Subject, settings: Settings) -> Iterator[Finding]:
-    from platform_core.cli.setup import DATABASES, read_instance_file
+    from platform_core.cli.setup import DATABASES, is_embedded, read_instance_file
     from platform_core.operations.doctor_findings import Verdict
 
     document = read_instance_file(settings.home / "dagster.yaml")
-    embedded = "sqlite" in document.get("storage", {})
-    if embedded and not all((settings.dagster_state / name).is_file() for name in DATABASES):
+    if is_embedded(document) and not all((settings.dagster_state / name).is_file() for name in DATABASES):
         yield about.finding(Verdict.WARNING, "there is none yet", advice="make it: edp setup")
         return
     from platform_core.execution.daemons import look_at_daemons

@@ -12,6 +12,7 @@ from platform_core.control.workspace import check_workspace
 from platform_core.errors import Place
 from platform_core.settings import Settings, read_settings
 from platform_core.specs.manifest import Manifest
+from platform_core.specs.processing import StepKind
 from platform_core.specs.table import TableRef
 
 _HEADINGS = ("NAME", "KIND", "MODE", "KEY", "FROM")
@@ -80,6 +81,10 @@ def _entries(manifest: Manifest, settings: Settings) -> Iterator[dict[str, Any]]
         )
     for step in manifest.steps:
         inputs = [str(ref) for ref in step.inputs]
+        if step.kind is StepKind.EXTERNAL:
+            where = {"source": step.source, "object": step.object} if step.source else {}
+            yield entry("step", step.ref, step.place, (), type=str(step.kind), **where)
+            continue
         yield entry("step", step.ref, step.place, inputs, type=str(step.kind), mode=str(step.write), key=list(step.key))
     for project in manifest.dbt:
         ref = TableRef(project.workstream, project.layer, project.name)

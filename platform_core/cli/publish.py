@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from platform_core.control.snapshot.publish import Published
     from platform_core.control.store.store import ControlStore
+    from platform_core.settings import Settings
     from platform_core.specs.environment import EnvironmentSpec
 
 
@@ -41,10 +42,24 @@ def command(environment: str | None, as_json: bool) -> None:
     published = publish_snapshot(spec, store, state=settings.state)
     if as_json:
         click.echo(json.dumps(published_as_json(published), indent=2, ensure_ascii=False))
+        keep_deployed_dbt(settings, spec)
         return
     click.echo("\n".join(published_lines(published, environment=spec.name)))
+    keep_deployed_dbt(settings, spec)
     if spec.control.manifest is ManifestOrigin.FILES:
         click.echo(f"note: code locations of {spec.name} read their control files (control.manifest: files)", err=True)
+
+
+def keep_deployed_dbt(settings: Settings, environment: EnvironmentSpec) -> None:
+    """Remember the dbt projects of this checkout as deployed; what hinders it is said, and hinders nothing else."""
+    from platform_core.cli.dbt import keep_deployed_manifests
+
+    try:
+        lines = keep_deployed_manifests(settings, environment)
+    except PlatformError as error:
+        lines = [f"note: dbt projects are not remembered as deployed: {error}", "  then: edp dbt deployed"]
+    for line in lines:
+        click.echo(line, err=True)
 
 
 def publish_applied(environment: EnvironmentSpec, store: ControlStore, *, state: Path, serial: int) -> Published | None:

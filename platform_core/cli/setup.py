@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -129,7 +129,7 @@ def _prepare_instance(settings: Settings, say: Say) -> None:
     marker = settings.dagster_state / ".prepared"
     release = version("dagster")
     # A database elsewhere may be another one today; it is looked at each time.
-    embedded = "sqlite" in document.get("storage", {})
+    embedded = is_embedded(document)
     if embedded and _is_prepared(marker, release):
         return
     migrated = marker.is_file()
@@ -148,6 +148,12 @@ def _prepare_instance(settings: Settings, say: Say) -> None:
     temporary.write_text(release)
     temporary.replace(marker)
     say(f"{'migrated' if migrated else 'created'} run storage in {marker.parent} (Dagster {release})")
+
+
+def is_embedded(document: Mapping[str, Any]) -> bool:
+    """Whether a ``dagster.yaml`` keeps runs in SQLite files of the state folder: by Dagster's storage, or by ours."""
+    storage = document.get("storage", {})
+    return "sqlite" in storage or storage.get("custom", {}).get("class") == "EmbeddedStorage"
 
 
 def _is_prepared(marker: Path, release: str) -> bool:
@@ -235,7 +241,9 @@ def _prepare_dbt(
     # Parsing opens no table, so no secret of the store is needed.
     lake = Lake.of(environment.lake.root, environment.person, storage_options={})
     for spec in manifest.dbt:
-        project = open_project(spec, root=manifest.root, state=settings.state, person=environment.person)
+        project = open_project(
+            spec, root=manifest.root, state=settings.state, person=environment.person, choice=environment.dbt
+        )
         if anew and project.manifest.is_file():
             # Older than everything; it stays in place for those who read it meanwhile.
             os.utime(project.manifest, (0, 0))

@@ -11,19 +11,30 @@ from platform_core.control.report import Report, excerpt
 from platform_core.control.schedules import time_zone_fault
 from platform_core.settings import Settings
 from platform_core.specs.alerts import AlertEvent
+from platform_core.specs.ingestion import IngestionSpec
+from platform_core.specs.processing import ProcessingSpec
 
 
 def check_alert_rules(reading: Reading, report: Report) -> None:
     """Check what one location's own files can tell."""
     scheduled = {entry.spec.name for entry in reading.workstreams if entry.spec.schedule is not None}
+    tables: list[IngestionSpec | ProcessingSpec] = [entry.spec for entry in reading.ingestions]
+    tables += [entry.spec for entry in reading.steps]
+    fresh = {spec.workstream for spec in tables if any(each.fresh for each in spec.expectations)}
+    # What could not be read may say so.
+    whole = not reading.damaged and reading.unread.isdisjoint({"ingestion", "processing"})
     dashboards = {entry.spec.workstream for entry in reading.refreshes}
     for entry in reading.alerts:
         rule = entry.spec
         if rule.quiet_hours is not None and (fault := time_zone_fault(rule.quiet_hours.timezone, report)):
             entry.complain(report, ("quiet_hours", "timezone"), fault[0], *fault[1])
-        if AlertEvent.LATE in rule.events and rule.workstream not in scheduled:
-            message = f"workstream '{rule.workstream}' has no schedule, so nothing of it can be late"
-            entry.complain(report, ("events",), message, "give it one in control/location.yaml, or leave 'late' out")
+        if rule.late_after is not None and rule.workstream not in scheduled:
+            message = f"workstream '{rule.workstream}' has no schedule, so no run of it can be late"
+            hint = "give it one in control/location.yaml, or leave 'late_after' out"
+            entry.complain(report, ("late_after",), message, hint)
+        elif AlertEvent.LATE in rule.events and rule.late_after is None and whole and rule.workstream not in fresh:
+            message = "'late_after' is missing: event late needs it, or a table that says how fresh it is to be"
+            entry.complain(report, ("events",), message, "write late_after: 1 hours, or 'fresh' among the expectations")
         if AlertEvent.STALE in rule.events and rule.workstream not in dashboards and "refresh" not in reading.unread:
             message = f"workstream '{rule.workstream}' has no dashboard, so none of it can be stale"
             entry.complain(report, ("events",), message, "leave 'stale' out")

@@ -16,7 +16,7 @@ from platform_core.control.database import Database
 from platform_core.control.heartbeat import HEARTBEAT
 from platform_core.control.holders import this_process
 from platform_core.control.leases import Held, Lease, look, take
-from platform_core.control.load_log import mark_crashed, start_row, took_over, void_approvals
+from platform_core.control.load_log import mark_crashed, seen_by, start_row, took_over, void_approvals
 from platform_core.errors import LeaseError, LoadError
 from platform_core.specs.table import TableRef
 
@@ -32,6 +32,7 @@ class Began:
     Args:
         before: the lease as its last holder left it; None where it had let go.
         gone: whether that holder's process is known to have ended.
+        seen: what the load before it left for this one.
     """
 
     lease: Lease
@@ -39,6 +40,7 @@ class Began:
     before: Held | None = None
     gone: bool = False
     voided: bool = False
+    seen: str | None = None
 
 
 class Asking:
@@ -128,7 +130,9 @@ class Asking:
             now=now,
         )
         voided = void_approvals(connection, self.table, committed=self.above, now=now)
-        return Began(lease, found.held, found if found.held else None, gone, voided)
+        if found.held:
+            return Began(lease, True, found, gone, voided)
+        return Began(lease, False, voided=voided, seen=seen_by(connection, self.table, batch_id=found.epoch))
 
     def _lease(self, epoch: int) -> Lease:
         return Lease(table=self.table, epoch=epoch, token=self.token, length=self.length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from platform_core.control.alert_rules import check_alert_rules
 from platform_core.control.dbt_projects import DbtModels, read_dbt_projects
 from platform_core.control.expectation_checks import check_expectations
+from platform_core.control.external_assets import check_external_assets
 from platform_core.control.ingestion_checks import check_ingestions
 from platform_core.control.plugin_options import check_plugin_options
 from platform_core.control.reading import Reading
@@ -25,6 +26,7 @@ def check_reading(reading: Reading, report: Report, *, files: bool = True) -> Ta
     """
     check_plugin_options(reading, report)
     check_ingestions(reading, report)
+    check_external_assets(reading, report)
     _check_schedules(reading, report)
     if not files:
         return check_references(reading, [DbtModels(entry, known=False) for entry in reading.dbt], report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,19 +23,30 @@ class DbtModels:
 
     Args:
         known: false where dbt has not written its manifest yet; then any name may be a model.
+        assets: those that are assets under names of their own.
         published: tables that readers see.
         inputs: what each model reads, models and lake tables alike; models are named like tables.
     """
 
     entry: Entry[DbtSpec]
     known: bool
+    assets: frozenset[TableRef] = frozenset()
     published: frozenset[TableRef] = frozenset()
     inputs: Mapping[TableRef, tuple[TableRef, ...]] = field(default_factory=dict)
 
 
 def read_dbt_projects(reading: Reading, report: Report) -> list[DbtModels]:
     """The models of every dbt project of a location; what is wrong with a project's folder goes to the report."""
-    return [_read(entry, reading.root, report) for entry in reading.dbt]
+    found = [_read(entry, reading.root, report) for entry in reading.dbt]
+    first: dict[TableRef, DbtModels] = {}
+    for project in found:
+        for ref in sorted(project.assets):
+            other = first.setdefault(ref, project)
+            if other is not project:
+                message = f"dbt model '{ref.name}' is in project '{other.entry.spec.name}' of the workstream, too"
+                hint = f"rename one, or give this project another layer for such models: staging: {ref.layer}_2"
+                project.entry.complain(report, ("project",), message, hint)
+    return found
 
 
 def _read(entry: Entry[DbtSpec], root: Path, report: Report) -> DbtModels:
@@ -49,32 +61,107 @@ def _read(entry: Entry[DbtSpec], root: Path, report: Report) -> DbtModels:
         message = f"there is no dbt project in '{excerpt(declared)}'"
         entry.complain(report, ("project",), message, f"looked for {report.shown(folder / 'dbt_project.yml')}")
         return DbtModels(entry, known=False)
-    file = folder / "target" / "manifest.json"
-    if not file.is_file():
+    _check_target(entry, folder, report)
+    file = manifest_path(folder)
+    chosen = selection_path(entry.spec, folder)
+    if not file.is_file() or (chosen is not None and not chosen.is_file()):
         return DbtModels(entry, known=False)
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise ValueError
-        return _models(entry, json.loads(file.read_bytes()))
+        selected = None if chosen is None else frozenset(json.loads(chosen.read_bytes()))
+        return _models(entry, json.loads(file.read_bytes()), selected)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         report.add(file, 0, "cannot be read as dbt's manifest", "build it again: dbt parse")
         return DbtModels(entry, known=False)
 
 
-def _models(entry: Entry[DbtSpec], manifest: dict[str, Any]) -> DbtModels:
+def _models(entry: Entry[DbtSpec], manifest: dict[str, Any], selected: frozenset[str] | None) -> DbtModels:
     spec = entry.spec
     tables: dict[str, TableRef] = {}
-    published = set()
+    assets, published = set(), set()
     for key, node in manifest["nodes"].items():
         if node["resource_type"] in ("model", "seed", "snapshot"):
             tables[key] = TableRef(spec.workstream, spec.layer, node["name"])
-            if node["resource_type"] == "model" and spec.publish in node["fqn"][1:-1]:
+            if selected is not None and key not in selected:
+                continue
+            if is_published(node, spec):
                 published.add(tables[key])
+            elif node.get("config", {}).get("materialized") != "ephemeral":
+                assets.add(tables[key]._replace(layer=spec.staging))
+    sources = {}
     for key, node in manifest["sources"].items():
-        tables[key] = TableRef(node["source_name"], node["schema"], node["name"])
+        sources[key] = TableRef(node["source_name"], node["schema"], node["name"])
+
+    def read(key: str, seen: frozenset[str]) -> dict[TableRef, None]:
+        found: dict[TableRef, None] = {}
+        for each in manifest["nodes"][key].get("depends_on", {}).get("nodes", ()):
+            if each in sources:
+                found[sources[each]] = None
+            elif each in tables and (
+                selected is None or each in selected or is_published(manifest["nodes"][each], spec)
+            ):
+                found[tables[each]] = None
+            elif each in tables and each not in seen:
+                # Built along with what reads it, and so no asset of its own.
+                found |= read(each, seen | {each})
+        return found
+
     inputs = {
-        tables[key]: tuple(tables[each] for each in node.get("depends_on", {}).get("nodes", ()) if each in tables)
-        for key, node in manifest["nodes"].items()
-        if key in tables
+        ref: tuple(read(key, frozenset({key}))) for key, ref in tables.items() if selected is None or key in selected
     }
-    return DbtModels(entry, known=True, published=frozenset(published), inputs=inputs)
+    return DbtModels(entry, known=True, assets=frozenset(assets), published=frozenset(published), inputs=inputs)
+
+
+def manifest_path(folder: Path) -> Path:
+    """The manifest of the project in a folder: what ``edp setup`` builds, and what definitions are made from."""
+    return folder / "target" / "manifest.json"
+
+
+def selection_path(spec: DbtSpec, folder: Path) -> Path | None:
+    """What dbt has selected for an entry, a list of unique ids; None where the entry is the whole project."""
+    if not spec.select and not spec.exclude:
+        return None
+    digest = hashlib.sha256(json.dumps([spec.select, spec.exclude]).encode()).hexdigest()
+    return folder / "target" / f"selected-{digest[:16]}.json"
+
+
+def is_published(node: Mapping[str, Any], spec: DbtSpec) -> bool:
+    """Whether a model, seed or snapshot, as dbt's manifest has it, becomes a table of the lake."""
+    if node["resource_type"] not in ("model", "seed", "snapshot"):
+        return False
+    return f"{'/'.join(node['fqn'][1:-1])}/".startswith(f"{spec.publish}/")
+
+
+def profile_outputs(folder: Path) -> Mapping[str, str]:
+    """The targets of a project's profile with the adapter of each, as ``profiles.yml`` has them; the default first.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: the files are not those of a dbt project.
+    """
+    import yaml
+
+    try:
+        profile = yaml.safe_load((folder / "dbt_project.yml").read_bytes())["profile"]
+        declared = yaml.safe_load((folder / "profiles.yml").read_bytes())[profile]
+    except yaml.YAMLError:
+        raise ValueError("no YAML") from None
+    outputs = {str(name): str(output["type"]) for name, output in declared["outputs"].items()}
+    default = str(declared.get("target", "default"))
+    first = {default: outputs[default]} if default in outputs else {}
+    return {**first, **outputs}
+
+
+def _check_target(entry: Entry[DbtSpec], folder: Path, report: Report) -> None:
+    """A target that a person named must be in profiles.yml; what else is wrong there dbt says."""
+    if entry.spec.target is None:
+        return
+    try:
+        outputs = profile_outputs(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        file = report.shown(folder / "profiles.yml")
+        entry.complain(report, ("target",), f"no targets can be read from {file}", "see dbt's own: dbt debug")
+        return
+    if entry.spec.target not in outputs:
+        hints = report.choice("targets", entry.spec.target, outputs)
+        entry.complain(report, ("target",), f"unknown target '{excerpt(entry.spec.target)}'", *hints)

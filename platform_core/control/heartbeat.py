@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from platform_core.control.database import Database
@@ -17,6 +18,10 @@ _LONGEST_RETRY_SECONDS = 1.0
 _PATIENCE = 0.0
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(eq=False)
 class Beat:
     """A lease that is being renewed.
@@ -25,6 +30,7 @@ class Beat:
         due: when it is renewed next, on the monotonic clock.
         lost: true once the database has refused to renew it.
         missed: true while the database cannot be reached.
+        cancelled: true once its holder is asked to stop.
     """
 
     database: Database
@@ -33,6 +39,7 @@ class Beat:
     due: float
     lost: bool = False
     missed: bool = False
+    cancelled: Callable[[], bool] = _never
 
     @property
     def every(self) -> float:
@@ -70,9 +77,14 @@ class Heartbeat:
         with self._changed:
             return token in self._tokens
 
-    def keep(self, database: Database, lease: Lease, *, log: logging.Logger) -> Beat:
-        """Renew a lease until :meth:`drop`."""
-        beat = Beat(database, lease, log, due=0.0)
+    def keep(
+        self, database: Database, lease: Lease, *, log: logging.Logger, cancelled: Callable[[], bool] = _never
+    ) -> Beat:
+        """Renew a lease until :meth:`drop`, or until its holder is asked to stop.
+
+        One that does not stop loses the lease then: somebody else takes the table over, and fences it.
+        """
+        beat = Beat(database, lease, log, due=0.0, cancelled=cancelled)
         beat.due = time.monotonic() + beat.every
         with self._changed:
             self._beats.add(beat)
@@ -122,6 +134,12 @@ class Heartbeat:
                 self._changed.wait(self._wakes - now)
 
     def _renew(self, database: Database, due: list[Beat]) -> None:
+        ending = [beat for beat in due if beat.cancelled()]
+        with self._changed:
+            self._beats.difference_update(ending)
+        due = [beat for beat in due if beat not in ending]
+        if not due:
+            return
         began = time.monotonic()
         try:
             kept = database.transact(

@@ -33,6 +33,9 @@ _NUMBERS = (
 )
 _TEXTS = ("watermark_from", "watermark_to")
 _RENAMED = {"deletes": "stopped_deletes", "current": "stopped_current"}
+SEEN = "seen"
+"""What the next load of the table is told by :func:`seen_by`; no figure, and shown to nobody."""
+
 _LONGEST_ERROR = 4_000
 _LONGEST_TEXT = 200
 
@@ -119,6 +122,12 @@ def start_row(
         "started_at": now,
     }
     connection.execute(_START, values)
+
+
+def seen_by(connection: sa.Connection, table: TableRef, *, batch_id: int) -> str | None:
+    """What a load left for the next one under :data:`SEEN`; None where it left nothing, or is not in the log."""
+    more = connection.execute(_MORE, {**identity(table), "of_batch": batch_id}).scalar()
+    return more.get(SEEN) if isinstance(more, Mapping) else None
 
 
 def took_over(connection: sa.Connection, table: TableRef, *, batch_id: int) -> bool:
@@ -273,6 +282,7 @@ def _row(found: sa.Row[Any]) -> LoadRow:
     given = {name: getattr(found, name) for name in (*_NUMBERS, *_TEXTS, "seconds")}
     given |= {name: getattr(found, column) for name, column in _RENAMED.items()}
     figures = {name: value for name, value in given.items() if value is not None} | (found.more or {})
+    figures.pop(SEEN, None)
     return LoadRow(
         table=TableRef(found.workstream, found.layer, found.name),
         batch_id=found.batch_id,
@@ -299,6 +309,7 @@ _LOST = "the process ended without a word, or lost its lease; bronze does not ho
 # Kept at hand: building a statement costs more than running it.
 _START = sa.insert(loads)
 _FINISH = sa.update(loads).where(_batch(loads))
+_MORE = sa.select(loads.c.more).where(_batch(loads))
 _TOOK_OVER = sa.select(loads.c.taken_over).where(_batch(loads))
 _CRASHED = (
     sa.update(loads)

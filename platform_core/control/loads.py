@@ -17,6 +17,7 @@ from platform_core.control.database import PATIENCE, Database, open_database
 from platform_core.control.heartbeat import HEARTBEAT, Beat
 from platform_core.control.leases import Held, look, release, renew
 from platform_core.control.load_log import (
+    SEEN,
     Approval,
     LoadRow,
     Status,
@@ -28,6 +29,7 @@ from platform_core.control.load_log import (
     unused_approval,
     use_approval,
 )
+from platform_core.control.refresh_log import RefreshLog
 from platform_core.control.silent_loads import SilentLoad, silent_loads
 from platform_core.errors import ControlError, LeaseError, LoadError, PlatformError, redacted
 from platform_core.faults import FaultPoint, reach
@@ -154,8 +156,15 @@ class Loads:
         except BaseException:
             HEARTBEAT.drop(asking.token)
             raise
-        beat = HEARTBEAT.keep(self._database, began.lease, log=log)
-        ticket = Ticket(self._database, beat, taken_over=began.taken_over, patience=self._patience, cancelled=cancelled)
+        beat = HEARTBEAT.keep(self._database, began.lease, log=log, cancelled=cancelled)
+        ticket = Ticket(
+            self._database,
+            beat,
+            taken_over=began.taken_over,
+            seen=began.seen,
+            patience=self._patience,
+            cancelled=cancelled,
+        )
         try:
             reach(FaultPoint.LEASE_ACQUIRED)
         except BaseException as error:
@@ -223,6 +232,10 @@ class Loads:
     def _plain(self, table: TableRef) -> TableRef:
         return table if self._person is None else self._person.plain(table)
 
+    def refresh_log(self) -> RefreshLog:
+        """The log of refreshes in the same database."""
+        return RefreshLog(self._database, person=self._person)
+
     def close(self) -> None:
         """Close idle connections; the next call connects again."""
         self._database.close()
@@ -234,13 +247,22 @@ class Ticket:
     Args:
         batch_id: id of the load's batch: the epoch of its lease.
         taken_over: whether the holder before never let go: the table is to be fenced first.
+        seen: what the load before this one gave :meth:`finish` as ``seen``, where that was the table's last load.
     """
 
     def __init__(
-        self, database: Database, beat: Beat, *, taken_over: bool, patience: Patience, cancelled: Callable[[], bool]
+        self,
+        database: Database,
+        beat: Beat,
+        *,
+        taken_over: bool,
+        seen: str | None,
+        patience: Patience,
+        cancelled: Callable[[], bool],
     ) -> None:
         self.batch_id = beat.lease.epoch
         self.taken_over = taken_over
+        self.seen = seen
         self._database = database
         self._beat = beat
         self._lease = beat.lease
@@ -254,8 +276,11 @@ class Ticket:
 
         Raises:
             LeaseError: it has run out, is somebody else's, or the database cannot be asked: do not commit.
+            LoadError: the load was asked to stop: do not commit.
         """
         lease = self._lease
+        if self._cancelled():
+            raise LoadError(f"{lease.table}: the load was cancelled; batch {lease.epoch} is not committed")
         if self._beat.lost:
             raise self._lost(None)
         try:
@@ -276,6 +301,7 @@ class Ticket:
         figures: Mapping[str, Any],
         used_approval: int | None = None,
         mode: str | None = None,
+        seen: str | None = None,
     ) -> None:
         """Write how the load ended and give the lease back, in one transaction.
 
@@ -286,12 +312,14 @@ class Ticket:
                 have ``deletes`` and ``current`` of a stopped load; others are kept together.
             used_approval: the stopped batch whose approval let this load pass.
             mode: what was loaded, where that was known only under the lease; None: what the load began as.
+            seen: for the next load of the table, as :attr:`seen`; a digest, no row value.
 
         Raises:
             ControlError: the database was away for half a minute, or refused. Bronze holds the batch; the log learns
                 of it when the next load of the table begins.
         """
-        self._end = _End(status, dict(figures), used_approval, None, mode)
+        kept = dict(figures) if seen is None else {**figures, SEEN: seen}
+        self._end = _End(status, kept, used_approval, None, mode)
         self._write(self._end, patience=self._patience.finish)
 
     def __enter__(self) -> Self:

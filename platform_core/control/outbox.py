@@ -287,6 +287,13 @@ class Outbox:
         )
         return self.database.transact(lambda connection: set(connection.execute(query).scalars()), patience=PATIENCE)
 
+    def channels_of(self, alert_ids: Collection[int]) -> set[str]:
+        """Channels that have had, or are to have, a message about any of these alerts."""
+        query = sa.select(deliveries.c.channel).where(
+            deliveries.c.alert_id.in_(alert_ids), deliveries.c.status.in_(("waiting", "sent"))
+        )
+        return self.database.transact(lambda connection: set(connection.execute(query).scalars()), patience=PATIENCE)
+
     def forget(self, *, older: dt.timedelta) -> int:
         """Remove closed alerts, marks and rows of the log of steps from before that time; returns how many rows."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from platform_core.control.dbt_projects import DbtModels
 from platform_core.control.ddl_declared import Declared, declared_by_migrations
 from platform_core.control.documents import PathPart
+from platform_core.control.external_assets import is_only_looked_at
 from platform_core.control.graph import cycles
 from platform_core.control.reading import Entry, Reading
 from platform_core.control.report import Report, excerpt
@@ -102,6 +103,8 @@ def check_references(reading: Reading, dbt: Sequence[DbtModels], report: Report)
             tables.foreign.append(reference)
         elif not tables.has(reference.ref) and not tables.migrated.has(reference.ref):
             _unknown_table(reference, tables, report)
+        else:
+            _check_readable(reference, tables, report)
     readers: list[Entry[ProcessingSpec] | Entry[RefreshSpec]] = [*reading.steps, *reading.refreshes]
     for reader in readers:
         _check_listed_once(reader, report)
@@ -133,6 +136,8 @@ def check_between(locations: Sequence[Tables], report: Report, *, about: Sequenc
             home = homes.get(reference.ref.workstream)
             if home is not None and not home.has(reference.ref):
                 _unknown_table(reference, home, report)
+            elif home is not None:
+                _check_readable(reference, home, report)
             elif home is None and complete:
                 hints = report.choice("workstreams", reference.ref.workstream, homes)
                 message = f"unknown workstream '{reference.ref.workstream}' in '{reference.ref}'"
@@ -278,6 +283,15 @@ def _check_listed_once(reader: Entry[ProcessingSpec] | Entry[RefreshSpec], repor
             key = "depends_on" if isinstance(reader.spec, ProcessingSpec) else "shows"
             reader.complain(report, (key, index), f"table '{_written(ref, reader.spec.workstream)}' stands twice")
         seen.add(ref)
+
+
+def _check_readable(reference: _Reference, home: Tables, report: Report) -> None:
+    spec = reference.entry.spec
+    waits = isinstance(spec, ProcessingSpec) and reference.path[:1] == ("depends_on",)
+    if waits or not is_only_looked_at(reference.ref, home.made.get(reference.ref)):
+        return
+    hints = ("steps can depend on it", "ingest it, and read the table that comes of it")
+    reference.complain(report, f"'{reference.written}' is looked at only: it is no table of the lake", *hints)
 
 
 def _unknown_table(reference: _Reference, tables: Tables, report: Report) -> None:

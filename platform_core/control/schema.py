@@ -13,7 +13,7 @@ from platform_core.control.shapes import COLUMN_KEYS, KINDS, LOCATION, VARIABLES
 from platform_core.plugins.registry import plugin, plugin_names
 from platform_core.specs.base import Plain
 from platform_core.specs.connection import ConnectionSpec
-from platform_core.specs.environment import EnvironmentSpec
+from platform_core.specs.environment import EngineChoice, EnvironmentSpec, PluginChoice
 from platform_core.specs.ingestion import IngestionSpec
 from platform_core.specs.refresh import RefreshSpec
 
@@ -176,14 +176,17 @@ def _environment() -> Plain:
     file = _Schema()
     whole = file.part(EnvironmentSpec)
     whole["required"].remove("name")
-    for key, kind in (("secrets", "secret store"), ("engine", "engine")):
+    for key, kind, choice in (("secrets", "secret store", PluginChoice), ("engine", "engine", EngineChoice)):
+        beside = {
+            name: part for name, part in file.part(choice)["properties"].items() if name not in ("type", "options")
+        }
         choices = []
         for name in plugin_names(kind):
             options = file.part(plugin(kind, name).Options, f"{key}_{name}_")
             choices.append(
                 {
                     "type": "object",
-                    "properties": {"type": {"const": name}, "options": options},
+                    "properties": {"type": {"const": name}, "options": options, **beside},
                     "required": ["type", *(["options"] if options.get("required") else [])],
                     "additionalProperties": False,
                 }

@@ -1,14 +1,16 @@
-"""Checks what processing steps run: the query of a SQL step, the function of a Python step."""
+"""Checks what processing steps run: the query of a SQL step, the function of a Python or Spark step, a notebook."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 from platform_core.control.documents import MAX_BYTES
 from platform_core.control.modules import defined_names, find_module
+from platform_core.control.notebooks import check_notebook
 from platform_core.control.reading import Entry, Reading, with_spec
 from platform_core.control.report import Report, excerpt
-from platform_core.specs.processing import ProcessingSpec
+from platform_core.specs.processing import EXTERNAL_LAYER, WINDOW_VARIABLES, ProcessingSpec, WriteMode
 from platform_core.specs.table import TableRef
 
 
@@ -16,14 +18,19 @@ def check_steps(reading: Reading, report: Report) -> None:
     """Check every step; a SQL step that declares no tables gets those of its query."""
     root = reading.root.resolve()
     functions = _Functions(root, report)
+    looked_at = {entry.spec.ref for entry in reading.steps if entry.spec.source is not None}
     for index, entry in enumerate(reading.steps):
         if entry.spec.sql is not None:
-            reading.steps[index] = _sql_step(entry, root, report)
+            reading.steps[index] = _sql_step(entry, root, report, looked_at=looked_at)
         elif entry.spec.function is not None:
             functions.check(entry, entry.spec.function)
+        elif entry.spec.notebook is not None:
+            check_notebook(entry, root, report)
 
 
-def _sql_step(entry: Entry[ProcessingSpec], root: Path, report: Report) -> Entry[ProcessingSpec]:
+def _sql_step(
+    entry: Entry[ProcessingSpec], root: Path, report: Report, *, looked_at: Set[TableRef]
+) -> Entry[ProcessingSpec]:
     # Locations without SQL steps need no SQL parser.
     from platform_core.specs.sql import SqlError, references
 
@@ -41,9 +48,16 @@ def _sql_step(entry: Entry[ProcessingSpec], root: Path, report: Report) -> Entry
         report.add(file, 0, "is nested too deeply", f"it is the query of {spec.ref}")
         return entry
     _check_variables(entry, file, names, report)
-    if not spec.depends_on:
-        return with_spec(entry, depends_on=tuple(_written(table, spec.workstream) for table in tables))
-    _compare(entry, file, tables, report)
+    for table in tables:
+        if table in looked_at:
+            message = f"the query reads '{_written(table, spec.workstream)}', which is looked at only"
+            entry.complain(report, ("sql",), message, f"see {report.shown(file)}", "ingest it, and read that table")
+    # What another system owns can be waited for without being read.
+    waited_for = tuple(ref for ref in spec.inputs if ref.layer == EXTERNAL_LAYER and ref not in tables)
+    if len(waited_for) == len(spec.depends_on):
+        needed = dict.fromkeys((*tables, *waited_for))
+        return with_spec(entry, depends_on=tuple(_written(table, spec.workstream) for table in needed))
+    _compare(entry, file, (*tables, *waited_for), report)
     return entry
 
 
@@ -93,7 +107,9 @@ def _query_text(file: Path, report: Report) -> str | None:
 def _check_variables(entry: Entry[ProcessingSpec], file: Path, names: tuple[str, ...], report: Report) -> None:
     declared = entry.spec.variables
     for name in names:
-        if name not in declared:
+        if name in WINDOW_VARIABLES:
+            _check_window(entry, file, name, report)
+        elif name not in declared:
             hints = report.did_you_mean(name, declared) or (f"declare it: variables: {{{name}: …}}",)
             used = f"{report.shown(file)} uses ${name}"
             entry.complain(report, ("variables",), f"variable '{excerpt(name)}' is not declared", used, *hints)
@@ -101,6 +117,15 @@ def _check_variables(entry: Entry[ProcessingSpec], file: Path, names: tuple[str,
         if name not in names:
             message = f"variable '{excerpt(name)}' is not used by the query"
             entry.complain(report, ("variables", name), message, f"looked for ${excerpt(name)} in {report.shown(file)}")
+
+
+def _check_window(entry: Entry[ProcessingSpec], file: Path, name: str, report: Report) -> None:
+    write = entry.spec.write
+    if write in (WriteMode.PARTITION, WriteMode.MERGE):
+        return
+    harm = "add rows that are there already" if write is WriteMode.APPEND else "keep only the rows of its range"
+    message = f"a backfill would {harm}: the query uses ${name}, and the step has write: {write}"
+    entry.complain(report, ("write",), message, f"see {report.shown(file)}", "declare write: partition or merge")
 
 
 def _compare(entry: Entry[ProcessingSpec], file: Path, tables: tuple[TableRef, ...], report: Report) -> None:

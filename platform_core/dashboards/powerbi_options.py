@@ -72,9 +72,6 @@ class PowerBIOptions(Model):
         Annotated[RefreshedTable, BeforeValidator(_as_object, json_schema_input_type=str | RefreshedTable)], ...
     ] = Field(default=(), description="Tables to refresh, or {table, partition}; none: the whole dataset.")
     refresh_type: Literal["full", "automatic", "dataOnly", "calculate", "clearValues", "defragment"] = "full"
-    timeout: Span = Field(
-        default=timedelta(hours=2), description="Longest time for all of it, waiting for other refreshes included."
-    )
     poll_interval: Span = Field(
         default=timedelta(seconds=30), description="Longest time between two looks; the first ones are closer."
     )

@@ -9,15 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from platform_core.dashboards.powerbi_options import PowerBIConnection, PowerBIOptions, is_loopback
 from platform_core.dashboards.waiting import Waiting
 from platform_core.errors import RefreshError
 from platform_core.plugins.interfaces import Secret
-
-if TYPE_CHECKING:
-    import httpx
 
 COMPLETED = "Completed"
 FAILED = ("Failed", "Cancelled", "Disabled", "TimedOut")
@@ -31,6 +28,7 @@ _RENEW_BEFORE = 300.0
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _ENTRA_CODE = re.compile(r"AADSTS\d+")
 _UNKNOWN = "Unknown"
+_SECOND = dt.timedelta(seconds=1)
 _STATES = {name.lower(): name for name in (COMPLETED, *FAILED)}
 
 
@@ -73,7 +71,7 @@ class Refresh:
         started: UTC; None if not said.
         ended: UTC; None if not said.
         type: the kind of processing, in lower case; empty if not said.
-        tables: names of the tables it processes; empty if not said.
+        parts: tables and partitions that it processes; empty if not said.
         codes: error codes, without texts.
     """
 
@@ -83,7 +81,7 @@ class Refresh:
     started: dt.datetime | None
     ended: dt.datetime | None
     type: str
-    tables: frozenset[str]
+    parts: frozenset[tuple[str, str]]
     codes: tuple[str, ...]
 
     @property
@@ -101,9 +99,53 @@ class Refresh:
             started=_time(entry.get("startTime")),
             ended=_time(entry.get("endTime")),
             type=str(entry.get("type") or "").lower(),
-            tables=frozenset(str(part["table"]) for part in _mappings(entry.get("objects")) if part.get("table")),
+            parts=frozenset(
+                (str(part["table"]), str(part.get("partition") or ""))
+                for part in _mappings(entry.get("objects"))
+                if part.get("table")
+            ),
             codes=_codes(entry),
         )
+
+
+Exchange = Callable[[str, str, Mapping[str, str], Mapping[str, Any] | None, Mapping[str, str] | None], Answer]
+"""Carries one request: method, URL, headers, JSON body and form. It raises what httpx raises."""
+
+
+class OverHttp:
+    """Carries requests over HTTP. Close it."""
+
+    def __init__(self, api_url: str, *, answer_within: float) -> None:
+        """Open a client.
+
+        Args:
+            api_url: where the service is.
+            answer_within: seconds for each wait.
+        """
+        import httpx
+
+        # Proxies are for the way out, never for this machine itself.
+        self._client = httpx.Client(timeout=httpx.Timeout(answer_within), trust_env=not is_loopback(api_url))
+
+    def __call__(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        form: Mapping[str, str] | None,
+    ) -> Answer:
+        """Send one request and read its answer."""
+        response = self._client.request(method, url, headers=headers, json=body, data=form)
+        try:
+            content = response.json() if response.content else None
+        except ValueError:
+            content = None
+        return Answer(status=response.status_code, headers=response.headers, body=content)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
 
 class PowerBIService:
@@ -117,33 +159,33 @@ class PowerBIService:
         secret: Callable[[str], Secret],
         waiting: Waiting,
         answer_within: float,
+        exchange: Exchange | None = None,
     ) -> None:
-        import httpx
-
         self._connection = connection
         self._secret = secret
         self._waiting = waiting
         self._token = ""
         self._token_ends = 0.0
-        self._ahead = dt.timedelta(0)
+        self._ahead: tuple[dt.timedelta, dt.timedelta] | None = None
         self._refreshes = (
             f"{connection.api_url}/v1.0/myorg/groups/{options.workspace}/datasets/{options.dataset}/refreshes"
         )
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(answer_within),
-            # Proxies are for the way out, never for this machine itself.
-            trust_env=not is_loopback(connection.api_url),
-        )
+        self._exchange = exchange or OverHttp(connection.api_url, answer_within=answer_within)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        if isinstance(self._exchange, OverHttp):
+            self._exchange.close()
 
     def now(self) -> dt.datetime:
-        """The service's own time, UTC, as its last answer told it."""
-        return self._waiting.clock.now() + self._ahead
+        """The service's own time, UTC, at the least, as its answers told it."""
+        return self._waiting.clock.now() + (self._ahead[0] if self._ahead else dt.timedelta(0))
+
+    def time_there(self, moment: dt.datetime) -> dt.datetime:
+        """A moment of this machine in the service's own time, UTC, at the most."""
+        return moment + (self._ahead[1] if self._ahead else dt.timedelta(0))
 
     def ask(self, body: Mapping[str, Any]) -> Answer:
         """Ask for a refresh.
@@ -283,23 +325,26 @@ class PowerBIService:
         body: Mapping[str, Any] | None = None,
         form: Mapping[str, str] | None = None,
     ) -> Answer:
-        response = self._client.request(method, url, headers=headers, json=body, data=form)
-        self._learn_time(response)
-        try:
-            content = response.json() if response.content else None
-        except ValueError:
-            content = None
-        return Answer(status=response.status_code, headers=response.headers, body=content)
+        begun = self._waiting.clock.now()
+        answer = self._exchange(method, url, headers or {}, body, form)
+        if url.startswith(self._refreshes):
+            self._learn_time(answer, begun)
+        return answer
 
-    def _learn_time(self, response: httpx.Response) -> None:
-        told = _http_date(response.headers.get("date", ""))
-        if told is not None:
-            self._ahead = told - self._waiting.clock.now()
+    def _learn_time(self, answer: Answer, begun: dt.datetime) -> None:
+        """Narrow down how far the clock of the service is ahead of ours: it told a whole second between two looks."""
+        told = _http_date(answer.headers.get("date", ""))
+        if told is None:
+            return
+        least, most = told - self._waiting.clock.now(), told + _SECOND - begun
+        if self._ahead is not None and least <= self._ahead[1] and self._ahead[0] <= most:
+            least, most = max(least, self._ahead[0]), min(most, self._ahead[1])
+        self._ahead = least, most
 
     def _retry_after(self, answer: Answer) -> float:
         """Seconds that the service wants us to stay away, at least; it says them as a number or a date."""
         text = answer.headers.get("retry-after", "").strip()
-        if text.isdigit():
+        if text.isascii() and text.isdecimal():
             return float(text)
         until = _http_date(text)
         return 0.0 if until is None else max(0.0, (until - self.now()).total_seconds())

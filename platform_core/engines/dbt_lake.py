@@ -8,8 +8,9 @@
         config:
           root: "{{ env_var('EDP_LAKE_ROOT') }}"
 
-In a person's lake (``EDP_LAKE_SHARED_ROOT`` is set) what the person does not have is read from the shared tables, and
-the models that ``EDP_DBT_DEFERRED`` lists become views of tables of the lake.
+In a person's lake (``EDP_LAKE_SHARED_ROOT`` is set) what the person does not have is read from the shared tables.
+What ``EDP_DBT_DEFERRED`` lists are views of tables of the lake from the beginning: models that are not built, and
+sources that dbt looks at before any model has made it load them.
 
 A source ``source('mobility', 'rides')`` with ``schema: silver`` and ``config: {meta: {plugin: lake}}`` is the lake
 table ``mobility.silver.rides``, as of its newest version when dbt first asks for it.

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from typing import Any
 
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -33,12 +34,21 @@ from dagster._core.executor.child_process_executor import (
 from dagster._core.executor.multiprocess import MultiprocessExecutorChildProcessCommand
 from dagster_shared.error import SerializableErrorInfo
 
+from platform_core.execution.cancellation import StopRequest, stoppable
+
 ISOLATED_TAG = "edp/isolated"
+TIMEOUT_TAG = "edp/timeout"
 PR_SET_PDEATHSIG = 1
 
 
 def is_isolated(step: IExecutionStep) -> bool:
     return (step.tags or {}).get(ISOLATED_TAG, "").lower() == "true"
+
+
+def time_limit(step: IExecutionStep) -> float | None:
+    """Seconds that one attempt of a step may take; None: there is no limit."""
+    text = (step.tags or {}).get(TIMEOUT_TAG)
+    return None if text is None else float(text)
 
 
 def check_isolation_is_possible(plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> None:
@@ -88,9 +98,12 @@ class IsolatedStep:
         self._context = step_context
         self._spawn = multiprocessing.get_context("spawn")
         self._asked_to_stop = self._spawn.Event()
+        self._limit_passed = self._spawn.Event()
         self._process: BaseProcess | None = None
         self._command = _DiesWithTheRun(
             run_pid=os.getpid(),
+            limit=time_limit(step_context.step),
+            limit_passed=self._limit_passed,
             run_config=step_context.run_config,
             dagster_run=step_context.dagster_run,
             step_key=step_context.step.key,
@@ -118,8 +131,14 @@ class IsolatedStep:
             elif isinstance(report, ChildProcessSystemErrorEvent):
                 raise ChildError(report.error_info)
 
-    def ask_to_stop(self) -> None:
-        """Interrupt the body, as Dagster's multiprocess executor does."""
+    def ask_to_stop(self, *, limit_passed: bool) -> None:
+        """Interrupt the body, as Dagster's multiprocess executor does.
+
+        Args:
+            limit_passed: whether it is because its time has passed; the body is told.
+        """
+        if limit_passed:
+            self._limit_passed.set()
         self._asked_to_stop.set()
 
     def kill(self) -> None:
@@ -128,12 +147,17 @@ class IsolatedStep:
 
 
 class _DiesWithTheRun(MultiprocessExecutorChildProcessCommand):
-    def __init__(self, *, run_pid: int, **command: Any) -> None:
+    def __init__(self, *, run_pid: int, limit: float | None, limit_passed: Event, **command: Any) -> None:
         super().__init__(**command)
         self._run_pid = run_pid
+        self._limit = limit
+        self._limit_passed = limit_passed
 
     def execute(self) -> Iterator[DagsterEvent]:
         tie_to_process(self._run_pid)
+        attempts = self.known_state.get_retry_state().get_attempt_count(self.step_key) if self.known_state else 0
+        request = StopRequest(limit_of_process=lambda: self._limit if self._limit_passed.is_set() else None)
+        stoppable((self.dagster_run.run_id, self.step_key, attempts), request)
         yield from super().execute()
 
 

@@ -98,11 +98,15 @@ def follow(event: dg.DagsterEvent, outcomes: list[AssetOutcome]) -> Iterator[Ass
         for outcome in outcomes:
             outcome.status = Status.RUNNING
             yield outcome
-    elif event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
-        materialization = event.step_materialization_data.materialization
+    elif event.event_type in (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION):
+        made: dg.AssetMaterialization | dg.AssetObservation = (
+            event.asset_observation_data.asset_observation
+            if event.event_type is dg.DagsterEventType.ASSET_OBSERVATION
+            else event.step_materialization_data.materialization
+        )
         for outcome in outcomes:
-            if outcome.key == materialization.asset_key:
-                outcome.metadata = {name: entry.value for name, entry in materialization.metadata.items()}
+            if outcome.key == made.asset_key:
+                outcome.metadata = {name: entry.value for name, entry in made.metadata.items()}
                 outcome.status = Status.OK
                 yield outcome
     elif event.event_type is dg.DagsterEventType.STEP_SUCCESS:

@@ -65,13 +65,16 @@ from platform_core.execution.attribution import (
     attribute,
     routed_lines,
 )
-from platform_core.execution.cancellation import cancellable
+from platform_core.execution.cancellation import StopRequest, attempt_key, stoppable
 from platform_core.execution.isolated import (
     ChildError,
     IsolatedStep,
     check_isolation_is_possible,
     is_isolated,
+    time_limit,
 )
+from platform_core.execution.pools import declare_limits
+from platform_core.execution.time_limits import Clock, limit_error
 
 if TYPE_CHECKING:
     from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -95,7 +98,9 @@ class ThreadedExecutor(Executor):
         step_dependency_config: StepDependencyConfig,
         cancel_wait: float,
         run_tags: Mapping[str, str],
+        pool_limits: Mapping[str, int | None],
     ) -> None:
+        self._pool_limits = pool_limits
         self._max_concurrent = max_concurrent
         self._tag_concurrency_limits = tag_concurrency_limits
         self._retries = retries
@@ -114,6 +119,7 @@ class ThreadedExecutor(Executor):
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         check_isolation_is_possible(plan_context, execution_plan)
         self._tag_run(plan_context)
+        declare_limits(plan_context.instance, self._pool_limits)
         pid = os.getpid()
         yield DagsterEvent.engine_event(
             plan_context,
@@ -169,7 +175,6 @@ class ThreadedExecutor(Executor):
                 self,
                 job_context,
                 active,
-                cancel=stack.enter_context(cancellable(job_context.run_id)),
                 router=stack.enter_context(routed_lines(job_context)),
                 max_concurrent=self._max_concurrent,
                 cancel_wait=self._cancel_wait,
@@ -213,19 +218,22 @@ class Attempt:
         *,
         process: IsolatedStep | None,
         report: Callable[[Report], None],
-        cancel: threading.Event,
     ) -> None:
         self.key = step_context.step.key
         self.settled = False
+        self.abandoned = False
         self.is_isolated = process is not None
+        self.clock = Clock(time_limit(step_context.step))
         self._context = step_context
         self._log = log
         self._process = process
         self._report = report
         self._given_up = False
-        self._cancel = cancel  # keeps the run's event alive for as long as the step may ask for it
+        # Kept here, and so for as long as the thread, whose body may ask for it.
+        self._stop = stoppable(attempt_key(step_context), StopRequest())
 
     def start(self) -> None:
+        self.clock.start()
         # A daemon: a step that ignores the request to stop must not keep the process alive.
         threading.Thread(
             target=contextvars.copy_context().run,
@@ -234,9 +242,11 @@ class Attempt:
             daemon=True,
         ).start()
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self, *, limit: float | None = None) -> None:
+        """Ask the body to end, because its run is asked to stop, or because so many seconds have passed."""
+        self._stop.ask(limit=limit)
         if self._process is not None:
-            self._process.ask_to_stop()
+            self._process.ask_to_stop(limit_passed=limit is not None)
 
     def give_up(self) -> None:
         """Wait for it no longer: nothing it still does reaches the event log."""
@@ -288,7 +298,6 @@ class StepFloor:
         job_context: PlanExecutionContext,
         active: ActiveExecution,
         *,
-        cancel: threading.Event,
         router: LineRouter,
         max_concurrent: int,
         cancel_wait: float,
@@ -296,7 +305,6 @@ class StepFloor:
         self._executor = executor
         self._job_context = job_context
         self._active = active
-        self._cancel = cancel
         self._router = router
         self._max_concurrent = max_concurrent
         self._cancel_wait = cancel_wait
@@ -314,6 +322,7 @@ class StepFloor:
                 if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
                     yield from self._give_up()
                     break
+                yield from self._heed_limits()
                 if self._plan_moved and not self._stopping:
                     self._plan_moved = False
                     yield from self._active.plan_events_iterator(self._job_context)
@@ -347,8 +356,36 @@ class StepFloor:
             EngineEventData.interrupted(keys),
         )
 
+    def _heed_limits(self) -> Iterator[DagsterEvent]:
+        """Ask steps to stop whose time has passed, and wait no longer for those that do not."""
+        if self._give_up_at is not None:  # the run is about to end, and they with it
+            return
+        for attempt in [running for running in self._running if running.clock.limit is not None]:
+            if attempt.settled or attempt not in self._running:  # it ended in time, or while another was given up
+                continue
+            if attempt.clock.has_passed:
+                attempt.clock.grant(self._cancel_wait)
+                attempt.ask_to_stop(limit=attempt.clock.limit)
+                yield DagsterEvent.engine_event(
+                    self._fresh_context(attempt),
+                    f"Threaded executor: step {attempt.key} has not ended within its limit of"
+                    f" {attempt.clock.limit:g} s, and has {self._cancel_wait:g} s to stop",
+                    EngineEventData(metadata={}),
+                )
+            elif attempt.clock.grace_has_passed:
+                yield from self._abandon(attempt)
+
+    def _abandon(self, attempt: Attempt) -> Iterator[DagsterEvent]:
+        """Fail a step that ignores its limit: its process is killed, its thread is left behind and heard no more."""
+        attempt.give_up()
+        time.sleep(LAST_REPORTS)
+        yield from self._take_reports()
+        attempt.abandoned = True
+        self._running.discard(attempt)
+        if not attempt.settled:
+            yield from self._fail_or_retry(attempt, limit_error(attempt.key, attempt.clock, killed=attempt.is_isolated))
+
     def _ask_to_stop(self) -> None:
-        self._cancel.set()
         for attempt in self._running:
             attempt.ask_to_stop()
 
@@ -374,7 +411,6 @@ class StepFloor:
             attribute(step_context, router=self._router),
             process=process,
             report=self._reports.put,
-            cancel=self._cancel,
         )
 
     def _take_reports(self) -> Iterator[DagsterEvent]:
@@ -393,6 +429,8 @@ class StepFloor:
 
     def _take(self, report: Report) -> Iterator[DagsterEvent]:
         attempt, event, error = report
+        if attempt.abandoned:
+            return
         if event is None:
             self._running.discard(attempt)
             self._plan_moved = True
@@ -409,6 +447,9 @@ class StepFloor:
 
     def _settle(self, attempt: Attempt, error: BaseException | None) -> Iterator[DagsterEvent]:
         """See to it that an attempt which is over has an outcome, and that no error is lost."""
+        if attempt.is_isolated and attempt.clock.was_asked and not attempt.settled:  # its process was killed
+            yield from self._fail_or_retry(attempt, limit_error(attempt.key, attempt.clock, killed=True))
+            return
         if error is not None and not _is_interrupt(error):
             if attempt.settled and self._job_context.raise_on_error and not attempt.is_isolated:
                 self._halted = True  # the step's own error: the caller asked for it to be raised
@@ -516,6 +557,12 @@ class StepFloor:
                 default_value={},
                 description="Tags that are put on every run when it starts.",
             ),
+            "pool_limits": dg.Field(
+                dg.Map(str, dg.Noneable(int)),  # type: ignore[no-untyped-call]
+                default_value={},
+                description="How many steps of all runs may be in a pool at a time, by the name of"
+                " the pool; null: as many as like. The instance is told when a run starts.",
+            ),
         },
         description="Execute each step in a thread of the run process.",
     ),
@@ -530,4 +577,5 @@ def threaded_executor(init_context: dg.InitExecutorContext) -> ThreadedExecutor:
         step_dependency_config=StepDependencyConfig.from_config(config.get("step_dependency_config")),
         cancel_wait=config["cancel_wait"],
         run_tags=config["run_tags"],
+        pool_limits=config["pool_limits"],
     )

@@ -10,7 +10,7 @@ later, in locations too for which no run was started because of a failure elsewh
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -57,11 +57,13 @@ class Work:
         keys: every asset that it is going to build.
         parents: runs of which it re-executes what failed or was skipped, oldest first.
         tags: of its runs.
+        run_config: of its runs.
     """
 
     keys: frozenset[dg.AssetKey]
     parents: tuple[dg.DagsterRun, ...] = ()
     tags: Mapping[str, str]
+    run_config: Mapping[str, Any] = field(default_factory=dict)
 
 
 class WorkspaceRunner:
@@ -77,15 +79,19 @@ class WorkspaceRunner:
         self._locations = {location.name: location for location in locations}
         self._graph = WorkspaceGraph(locations)
 
-    def plan(self, selections: Iterable[str] = ()) -> Work:
+    def plan(self, selections: Iterable[str] = (), *, run_config: Mapping[str, Any] | None = None) -> Work:
         """Build what selections name, or everything; see :meth:`WorkspaceGraph.select`.
+
+        Args:
+            selections: what to build.
+            run_config: of all runs.
 
         Raises:
             ConfigError: a selection names nothing.
         """
         texts = list(selections)
         tags = {INVOCATION_TAG: uuid4().hex[:8], SELECTION_TAG: json.dumps(texts)}
-        return Work(keys=self._graph.select(texts), tags=tags)
+        return Work(keys=self._graph.select(texts), tags=tags, run_config=run_config or {})
 
     def plan_rest(self, run_id: str | None = None) -> Work:
         """Finish what a call had set out to do: what failed, was skipped or was not begun, and nothing else.
@@ -118,7 +124,7 @@ class WorkspaceRunner:
             done = {key for member in begun for keys in self._planned(member).values() for key in keys}
             rest |= self._graph.select(json.loads(run.tags[SELECTION_TAG])) - done
         tags = {name: run.tags[name] for name in (INVOCATION_TAG, SELECTION_TAG) if name in run.tags}
-        return Work(keys=frozenset(rest), parents=parents, tags=tags)
+        return Work(keys=frozenset(rest), parents=parents, tags=tags, run_config=run.run_config)
 
     def execute(
         self, work: Work, *, progress: Progress, stopping: Callable[[], None] = lambda: None
@@ -150,7 +156,7 @@ class WorkspaceRunner:
             remaining -= blocked
             if remaining:
                 stage = self._graph.next_stage(remaining)
-                job, run = self._create_run(stage, work.tags)
+                job, run = self._create_run(stage, work)
                 runs.append(self._execute(job, run, outcomes, progress, stopping))
                 remaining -= stage
         _skip(remaining, outcomes, progress)
@@ -233,18 +239,22 @@ class WorkspaceRunner:
             )
         return self._locations[name]
 
-    def _create_run(self, stage: set[dg.AssetKey], tags: Mapping[str, str]) -> tuple[ReconstructableJob, dg.DagsterRun]:
+    def _create_run(self, stage: set[dg.AssetKey], work: Work) -> tuple[ReconstructableJob, dg.DagsterRun]:
         key = min(stage)
         location, job = self._graph.home[key], key.path[0]
         recon = location.job(job).get_subset(op_selection=None, asset_selection=frozenset(stage))
         definition = recon.get_definition()
-        tags = {**definition.tags, **tags}
+        tags = {**definition.tags, **work.tags}
         run = self._instance.create_run_for_job(
             job_def=definition,
             # It tells processes of single steps what was loaded here.
             execution_plan=create_execution_plan(
-                recon, tags=tags, repository_load_data=recon.repository.repository_load_data
+                recon,
+                run_config=work.run_config,
+                tags=tags,
+                repository_load_data=recon.repository.repository_load_data,
             ),
+            run_config=work.run_config,
             tags=tags,
             asset_selection=frozenset(stage),
             remote_job_origin=location.origin(job),

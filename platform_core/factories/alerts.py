@@ -27,7 +27,7 @@ from platform_core.factories.run_facts import data_ages, finished_run
 from platform_core.factories.watching import watch
 from platform_core.operations.alerts.dispatch import Dispatcher, Round, open_channels
 from platform_core.operations.alerts.facts import FinishedRun, Surroundings, workstream_owner
-from platform_core.operations.alerts.raising import raise_alerts, remind
+from platform_core.operations.alerts.raising import is_unexplained, raise_alerts, remind
 from platform_core.settings import Settings, read_settings
 from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.manifest import Manifest
@@ -44,6 +44,9 @@ SETTLED = dt.timedelta(seconds=60)
 
 RETRY_PATIENCE = dt.timedelta(minutes=10)
 """A failed run that Dagster means to retry is told after this time if no retry was started."""
+
+CAUSE_PATIENCE = dt.timedelta(minutes=2)
+"""What refused its inputs is told after this time if no location has told what is the matter with these."""
 
 _PAGE = 500
 _ENDED = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
@@ -134,7 +137,15 @@ def look(
     runs = _record(instance, cursor, outbox=outbox, manifest=manifest, environment=environment, inputs=inputs)
     if environment.alerts is None:
         return f"{runs} runs seen"
-    watch(instance, cursor, outbox=outbox, manifest=manifest, environment=environment, now=now)
+    watch(
+        instance,
+        cursor,
+        outbox=outbox,
+        manifest=manifest,
+        environment=environment,
+        around=lambda: surroundings(manifest, inputs),
+        now=now,
+    )
     remind(outbox=outbox, rules=manifest.alerts, location=manifest.location.name, now=now)
     if now.timestamp() - cursor.tidied > dt.timedelta(days=1).total_seconds():
         outbox.forget(older=environment.alerts.keep)
@@ -181,7 +192,7 @@ def _record(
     inputs: Mapping[TableRef, Sequence[TableRef]],
 ) -> int:
     """Write what runs that have ended tell, in their order; returns how many were written."""
-    ends = time.monotonic() + READING_SECONDS
+    ends, location = time.monotonic() + READING_SECONDS, manifest.location.name
     changes = _changes(instance, cursor)
     known = outbox.has_seen([run_id for _, _, _, run_id in changes]) if changes else set()
     held: set[str] = set()
@@ -192,10 +203,14 @@ def _record(
         if run_id not in known:
             record = next(iter(instance.get_run_records(dg.RunsFilter(run_ids=[run_id]), limit=1)), None)
             if record is not None and _is_of(record, manifest):
-                if _waits_for_retry(record, at):
+                run = None if _waits_for_retry(record, at) else finished_run(instance, record, location=location)
+                if run is None or (
+                    environment.alerts is not None
+                    and dt.datetime.now(dt.UTC) - at < CAUSE_PATIENCE
+                    and is_unexplained(run, outbox=outbox, around=lambda: surroundings(manifest, inputs))
+                ):
                     held.add(type_)
                 else:
-                    run = finished_run(instance, record, location=manifest.location.name)
                     recorded += _write(run, record, instance, outbox, manifest, environment, inputs)
         if type_ not in held and at < dt.datetime.now(dt.UTC) - SETTLED:
             cursor.after[type_] = max(cursor.after.get(type_, 0), storage_id)
@@ -285,6 +300,7 @@ def surroundings(manifest: Manifest, inputs: Mapping[TableRef, Sequence[TableRef
     for own in manifest.location.workstreams:
         owners[workstream_owner(own.name)] = tuple(own.owners)
     connections = {spec.ref: f"{spec.workstream}.{spec.source}" for spec in manifest.ingestions}
+    connections |= {spec.ref: f"{spec.workstream}.{spec.source}" for spec in manifest.steps if spec.source}
     return Surroundings(inputs=edges, connections=connections, owners=owners)
 
 

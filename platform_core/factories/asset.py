@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.definition.asset_spec import AssetExecutionType
 
 from platform_core.errors import PlatformError, unexpected
 from platform_core.factories.resource import PLATFORM, PlatformResource
+from platform_core.factories.run_policy import Running, bounded
 from platform_core.factories.step_lines import with_step_lines
 from platform_core.operations.platform import Platform
 
-Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult[None]]
-"""Builds the asset and returns what it did; the platform is opened for the step."""
+Body = Callable[[dg.AssetExecutionContext, Platform], dg.MaterializeResult[None] | dg.ObserveResult]
+"""Builds the asset (or looks at it) and returns what it did; the platform is opened for the step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +34,17 @@ class Checks:
     look: Callable[[Platform, Collection[str]], list[dg.AssetCheckResult]]
 
 
-Event = dg.MaterializeResult[None] | dg.AssetCheckResult
+Event = dg.MaterializeResult[None] | dg.ObserveResult | dg.AssetCheckResult
 
 
 def build_asset(
-    spec: dg.AssetSpec, *, name: str, body: Body, op_tags: Mapping[str, str] | None = None, checks: Checks | None = None
+    spec: dg.AssetSpec,
+    *,
+    name: str,
+    body: Body,
+    how: Running | None = None,
+    checks: Checks | None = None,
+    observed: bool = False,
 ) -> dg.AssetsDefinition:
     """One asset, built by one step.
 
@@ -44,24 +52,29 @@ def build_asset(
         spec: key, dependencies and description of the asset.
         name: of the step.
         body: what the step does.
-        op_tags: tags of the step, read by the executor.
+        how: the step is run; None: as any step is.
         checks: of the asset; None: it has none.
+        observed: whether the body looks at what another system builds.
     """
 
     def compute(context: dg.AssetExecutionContext, _inputs: Mapping[str, Any]) -> Iterator[Event]:
         resource: PlatformResource = getattr(context.resources, PLATFORM)
-        try:
-            platform = resource.open(context)
-            if checks is None or spec.key in context.selected_asset_keys:
-                # Told before anything is checked: the table is there, whatever is the matter with it.
-                yield body(context, platform)
-            if checks is not None and (asked := {key.name for key in context.selected_asset_check_keys}):
-                yield from checks.look(platform, asked)
-        except _SHOWN_AS_THEY_ARE:
-            raise
-        except Exception as error:  # noqa: BLE001 - Dagster stores the text of what it is given, row values included
-            raise unexpected(error) from None
+        with bounded(context, run):
+            try:
+                platform = resource.open(context)
+                if checks is None or spec.key in context.selected_asset_keys:
+                    # Told before anything is checked: the table is there, whatever is the matter with it.
+                    yield body(context, platform)
+                if checks is not None and (asked := {key.name for key in context.selected_asset_check_keys}):
+                    yield from checks.look(platform, asked)
+            except _SHOWN_AS_THEY_ARE:
+                raise
+            except Exception as error:  # noqa: BLE001 - Dagster stores the text of what it is given, row values included
+                raise unexpected(error) from None
 
+    run = how or Running()
+    # Dagster warns of whoever names it.
+    more: dict[str, Any] = {"execution_type": AssetExecutionType.OBSERVATION} if observed else {}
     inputs = {f"input_{number}": dep.asset_key for number, dep in enumerate(spec.deps)}
     checked = {} if checks is None else {each.get_python_identifier(): each for each in checks.specs}
     outs = _NOTHING_OUT if checks is None else dict.fromkeys((*_NOTHING_OUT, *checked), _NOTHING_OR_NONE)
@@ -74,12 +87,15 @@ def build_asset(
             ins=dict.fromkeys(inputs, _NOTHING_IN),
             outs=outs,
             required_resource_keys={PLATFORM},
-            tags=op_tags,
+            tags=run.tags,
+            pool=run.pool,
+            retry_policy=run.retries,
         ),
         specs=[spec],
         check_specs_by_output_name=checked,
         # So that a check can be run alone.
         can_subset=checks is not None,
+        **more,
     )
 
 

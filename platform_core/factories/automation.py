@@ -4,6 +4,7 @@ Both conditions ask :mod:`platform_core.factories.readiness`, as the assets them
 log says of now, and remember nothing between two ticks, so that no update falls between them.
 """
 
+import datetime as dt
 from collections.abc import Mapping, Set
 from weakref import WeakKeyDictionary
 
@@ -14,6 +15,7 @@ from dagster._core.storage.event_log.base import AssetRecord
 
 from platform_core.factories.readiness import due
 from platform_core.factories.standing import Standing
+from platform_core.factories.translation import PAUSED_TAG
 
 _TICKS: WeakKeyDictionary[AssetGraphView, Standing] = WeakKeyDictionary()
 """What the ticks under way have read; all assets of one tick share it."""
@@ -26,10 +28,12 @@ class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
 
     Args:
         every: all inputs must be newer, and what is behind them be fit, too; else one newer input suffices.
+        together: all that the inputs are made from must be in one state for all of them.
     """
 
-    def __init__(self, *, every: bool) -> None:
+    def __init__(self, *, every: bool, together: bool = False) -> None:
         self._every = every
+        self._together = together
 
     @property
     def name(self) -> str:
@@ -60,8 +64,10 @@ class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
             inputs=inputs,
             behind=behind,
             every=self._every,
+            together=self._together,
             standing=standing,
             checks=lambda key: declared_checks(graph, key),
+            still=lambda key: is_paused(graph, key),
         )
         subset = context.candidate_subset if wanted else context.get_empty_subset()
         return dg.AutomationResult(context=context, true_subset=subset)
@@ -80,8 +86,56 @@ def declared_checks(graph: BaseAssetGraph, key: dg.AssetKey) -> Mapping[str, boo
     return {check.name: graph.get(check).blocking for check in graph.get(key).check_keys}
 
 
+def is_paused(graph: BaseAssetGraph, key: dg.AssetKey) -> bool:  # type: ignore[type-arg]
+    """Whether a location declares an asset of its own as paused."""
+    return graph.has(key) and PAUSED_TAG in graph.get(key).tags
+
+
+class Looked(dg.AutomationCondition[dg.AssetKey]):
+    """True once in every span of time, so that an external asset is looked at; not while it is being looked at.
+
+    Spans are counted from a fixed moment: what was missed while nothing was up is made up for by one look.
+
+    Args:
+        every: the span.
+    """
+
+    def __init__(self, *, every: dt.timedelta) -> None:
+        self._every = every
+
+    @property
+    def name(self) -> str:
+        """Shown in the UI, and under which evaluations are kept."""
+        return f"looked_at_every_{self._every.total_seconds():g}_seconds"
+
+    @property
+    def description(self) -> str:
+        """Shown in the UI."""
+        return f"{self._every} have passed since the last look"
+
+    def get_label(self) -> str | None:
+        """Shown in the UI."""
+        return f"every {self._every}"
+
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
+        """Decide for the one unpartitioned asset of this context."""
+        before, view = context.previous_evaluation_time, context.asset_graph_view
+        wanted = before is None or self._span(before) != self._span(context.evaluation_time)
+        if wanted:
+            standing = _TICKS.setdefault(view, Standing(view.instance))
+            wanted = standing.building(context.key) is None
+        subset = context.candidate_subset if wanted else context.get_empty_subset()
+        return dg.AutomationResult(context=context, true_subset=subset)
+
+    def _span(self, moment: dt.datetime) -> int:
+        return int(moment.timestamp() // self._every.total_seconds())
+
+
 PROCESSING = InputsNewer(every=False)
 """A processing step: at least one input is newer than what its last attempt had seen."""
 
-REFRESH = InputsNewer(every=True)
-"""A dashboard: every table it shows is newer than what its last attempt had seen."""
+REFRESH = InputsNewer(every=True, together=True)
+"""A dashboard: every table it shows is newer than what its last attempt had seen, and they belong together."""
+
+REFRESH_LATEST = InputsNewer(every=True)
+"""A dashboard that shows its tables as they are, even where they do not belong together."""

@@ -7,6 +7,7 @@ from platform_core.factories.asset import build_asset
 from platform_core.factories.automation import PROCESSING
 from platform_core.factories.inputs import built_inputs
 from platform_core.factories.quality import build_checks, checked_against
+from platform_core.factories.run_policy import running
 from platform_core.operations.ingest import ingest
 from platform_core.operations.load_result import LoadResult
 from platform_core.operations.platform import Platform
@@ -37,7 +38,7 @@ def build_ingestion_asset(
     """The asset of one bronze table; its body is one call."""
 
     def load(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
-        return load_metadata(ingest(spec, connection=connection, platform=platform, run_id=context.run_id), spec)
+        return load_metadata(ingest(spec, connection=connection, platform=platform, run_id=context.run.run_id), spec)
 
     return build_asset(
         dg.AssetSpec(
@@ -55,7 +56,12 @@ def build_ingestion_asset(
         ),
         name=translation.op_name(spec.ref),
         body=load,
-        op_tags=translation.op_tags(isolated=spec.isolated, connection=connection),
+        how=running(
+            spec,
+            workstream=manifest.workstream(spec.workstream),
+            isolated=spec.isolated,
+            connection=connection,
+        ),
         checks=build_checks(spec),
     )
 

@@ -1,7 +1,8 @@
 """The job and the schedule of each workstream, and the sensors of a location."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -36,7 +37,11 @@ def build_job(
         translation.job_name(workstream.name),
         selection=dg.AssetSelection.assets(*keys),
         description=workstream.description or None,
-        tags={translation.WORKSTREAM_TAG: workstream.name, **metadata},
+        tags={
+            translation.WORKSTREAM_TAG: workstream.name,
+            **translation.priority_tags(workstream.priority),
+            **metadata,
+        },
     )
 
 
@@ -84,7 +89,7 @@ def _overlap(instance: dg.DagsterInstance, workstream: str, policy: Overlap) -> 
 def build_automation_sensors(
     manifest: Manifest,
     environment: EnvironmentSpec,
-    keys: Sequence[dg.AssetKey],
+    keys: Mapping[dg.AssetKey, int],
     *,
     metadata: Mapping[str, str],
 ) -> list[dg.AutomationConditionSensorDefinition]:
@@ -93,20 +98,39 @@ def build_automation_sensors(
     Args:
         manifest: of the location.
         environment: where it runs.
-        keys: assets that have a condition; a sensor takes :data:`MOST_CONDITIONS` of them.
+        keys: assets that have a condition, each with its priority, which is that of the runs that are requested for
+            it; a sensor requests runs of one priority, and takes :data:`MOST_CONDITIONS` assets.
         metadata: as of :func:`build_job`.
     """
-    parts = [keys[at : at + MOST_CONDITIONS] for at in range(0, len(keys), MOST_CONDITIONS)]
+    parts = list(_parts(keys))
     running = dg.DefaultSensorStatus.RUNNING if environment.schedules else dg.DefaultSensorStatus.STOPPED
     return [
         dg.AutomationConditionSensorDefinition(
-            translation.sensor_name(manifest.location.name, part=number),
-            target=dg.AssetSelection.assets(*part) if len(parts) > 1 else dg.AssetSelection.all(),
+            translation.sensor_name(manifest.location.name, part=part.number, priority=part.priority),
+            # Of external assets some are looked at by a condition of their own.
+            target=dg.AssetSelection.assets(*part.keys)
+            if len(parts) > 1
+            else dg.AssetSelection.all(include_sources=True),
             # Conditions of our own cannot be serialised for the daemon.
             use_user_code_server=True,
-            run_tags=metadata,
+            run_tags={**translation.priority_tags(part.priority), **metadata},
             default_status=running,
             minimum_interval_seconds=TICK_SECONDS,
         )
-        for number, part in enumerate(parts or [()], start=1)
+        for part in parts or [_Part(priority=0, number=1, keys=())]
     ]
+
+
+class _Part(NamedTuple):
+    """What one sensor takes care of."""
+
+    priority: int
+    number: int
+    keys: Sequence[dg.AssetKey]
+
+
+def _parts(keys: Mapping[dg.AssetKey, int]) -> Iterator[_Part]:
+    for priority in sorted(set(keys.values()), reverse=True):
+        alike = [key for key, own in keys.items() if own == priority]
+        for number, at in enumerate(range(0, len(alike), MOST_CONDITIONS), start=1):
+            yield _Part(priority, number, alike[at : at + MOST_CONDITIONS])

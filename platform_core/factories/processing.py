@@ -9,11 +9,12 @@ from platform_core.factories.automation import PROCESSING
 from platform_core.factories.inputs import built_inputs
 from platform_core.factories.quality import build_checks, checked_against
 from platform_core.factories.readiness import unfit_tables
+from platform_core.factories.run_policy import running
 from platform_core.factories.success import last_success, success_metadata
 from platform_core.operations.platform import Platform
 from platform_core.operations.process import StepResult, process
 from platform_core.specs.manifest import Manifest
-from platform_core.specs.processing import ProcessingSpec
+from platform_core.specs.processing import ProcessingSpec, StepKind
 
 
 def build_processing_asset(spec: ProcessingSpec, *, manifest: Manifest) -> dg.AssetsDefinition:
@@ -40,7 +41,12 @@ def build_processing_asset(spec: ProcessingSpec, *, manifest: Manifest) -> dg.As
         ),
         name=translation.op_name(spec.ref),
         body=step,
-        op_tags=translation.op_tags(isolated=spec.isolated),
+        how=running(
+            spec,
+            workstream=manifest.workstream(spec.workstream),
+            isolated=spec.isolated,
+            engine=translation.SPARK if spec.kind is StepKind.SPARK else translation.ENGINE,
+        ),
         checks=build_checks(spec),
     )
 
@@ -78,6 +84,11 @@ def step_metadata(result: StepResult, spec: ProcessingSpec) -> dg.MaterializeRes
     )
     if result.deferred:
         metadata["edp/deferred"] = translation.deferred(result.deferred)
+    if result.partitions is not None:
+        metadata["edp/partitions"] = result.partitions
+    if result.notebook is not None:
+        # The UI opens it.
+        metadata["edp/notebook"] = dg.MetadataValue.notebook(str(result.notebook))
     if result.version is not None:
         metadata["edp/version"] = result.version
     if result.column_lineage:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from platform_core.factories import translation
+from platform_core.factories.cuts import Still, mixed, none_still
 from platform_core.factories.standing import Built, Checked, Standing
 from platform_core.specs.table import TableRef
 
@@ -137,8 +138,10 @@ def due(
     inputs: Iterable[dg.AssetKey],
     behind: Iterable[dg.AssetKey] = (),
     every: bool,
+    together: bool = False,
     standing: Standing,
     checks: Checks = no_checks,
+    still: Still = none_still,
 ) -> bool:
     """Whether an asset is to be built now.
 
@@ -147,14 +150,18 @@ def due(
         inputs: what it reads.
         behind: what must be fit, too, though it is not read.
         every: all inputs must be newer; else one suffices.
+        together: all that the inputs are made from must be in one state for all of them.
         standing: the event log.
         checks: what the asker itself declares.
+        still: paused assets.
     """
     inputs = tuple(inputs)
     fresh = [newer(key, source, standing=standing) for source in inputs]
     if not fresh or not (all(fresh) if every else any(fresh)) or standing.building(key) is not None:
         return False
-    return all(unfit(other, standing=standing, checks=checks) is None for other in dict.fromkeys((*inputs, *behind)))
+    if any(unfit(other, standing=standing, checks=checks) for other in dict.fromkeys((*inputs, *behind))):
+        return False
+    return not together or mixed(inputs, standing=standing, still=still) is None
 
 
 def unfit_tables(

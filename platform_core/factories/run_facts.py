@@ -16,6 +16,7 @@ _Type = dg.DagsterEventType
 _READ = {
     _Type.ASSET_MATERIALIZATION_PLANNED,
     _Type.ASSET_MATERIALIZATION,
+    _Type.ASSET_OBSERVATION,
     _Type.ASSET_CHECK_EVALUATION,
     _Type.STEP_FAILURE,
 }
@@ -54,7 +55,8 @@ def finished_run(instance: dg.DagsterInstance, record: dg.RunRecord, *, location
                 )
         elif ref is not None and event.event_type is _Type.ASSET_MATERIALIZATION_PLANNED:
             planned[ref] = event.step_key
-        elif ref is not None and event.event_type is _Type.ASSET_MATERIALIZATION:
+        elif ref is not None and event.event_type in (_Type.ASSET_MATERIALIZATION, _Type.ASSET_OBSERVATION):
+            # What another system owns is built where it was looked at.
             built[ref] = at
     made: dict[str, list[TableRef]] = {}
     for ref, step in planned.items():
@@ -142,13 +144,18 @@ def _with_mended(instance: dg.DagsterInstance, failed: tuple[FailedStep, ...], r
     keys = {translation.asset_key(ref): ref for ref in refs}
     since: dict[TableRef, float] = {}
     for record in instance.get_asset_records([*keys]) if keys else ():
-        event = record.asset_entry.last_materialization
+        event = record.asset_entry.last_materialization or _look(instance, record.asset_entry.asset_key)
         if event is not None and event.run_id != run_id:
             since[keys[record.asset_entry.asset_key]] = event.timestamp
     return tuple(
         replace(step, mended=bool(step.makes) and all(since.get(ref, 0.0) > step.at.timestamp() for ref in step.makes))
         for step in failed
     )
+
+
+def _look(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.EventLogEntry | None:
+    """The newest look at what another system owns; None where there was none."""
+    return next((record.event_log_entry for record in instance.fetch_observations(key, limit=1).records), None)
 
 
 def _run_error(instance: dg.DagsterInstance, run_id: str) -> str:

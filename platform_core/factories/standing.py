@@ -29,6 +29,9 @@ ACTIVE = (
 )
 """Runs that may still build what they set out to."""
 
+UNCHANGED_SINCE = "edp/unchanged_since"
+"""Tag of an observation that found nothing new: position of the one that first told the version."""
+
 _POINTER = "dagster/input_event_pointer/"
 _PAGE = 5_000
 _LATE = 20
@@ -46,10 +49,10 @@ _TOLD = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """The newest materialisation of an asset.
+    """The newest materialisation of an asset; of one that another system builds, the newest observation.
 
     Args:
-        position: of its event.
+        position: of its event; of an observation, of the first one that told the version which is there now.
         run_id: of the run that made it; empty where a person reported it.
         step: that made it; None where a person reported it.
         seen: position of the newest materialisation of each input when the step began.
@@ -59,6 +62,25 @@ class Built:
     run_id: str
     step: str | None
     seen: Mapping[dg.AssetKey, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """The newest observation of an asset that another system builds.
+
+    Args:
+        position: of the first observation in a row that told this version.
+        version: as it was told; None: nothing was said of it.
+        run_id: of the run that observed it; empty where a person or another system reported it.
+        step: that observed it; None where it was reported.
+        metadata: of the event.
+    """
+
+    position: int
+    version: str | None
+    run_id: str
+    step: str | None
+    metadata: Mapping[str, dg.MetadataValue]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +138,7 @@ class Standing:
 
     instance: dg.DagsterInstance
     _entries: dict[dg.AssetKey, tuple[Built | None, str | None]] = field(default_factory=dict)
+    _older: dict[tuple[dg.AssetKey, int], Built | None] = field(default_factory=dict)
     _courses: dict[str, Course] = field(default_factory=dict)
     _planned: dict[dg.AssetKey, int] = field(default_factory=dict)
     _checked: dict[dg.AssetKey, tuple[Checked, ...]] = field(default_factory=dict)
@@ -136,18 +159,46 @@ class Standing:
             if record is not None:
                 entry = record.asset_entry
                 made = entry.last_materialization_record
-                self._entries[entry.asset_key] = (_built(made) if made else None, entry.last_run_id)
+                built = _built(made) if made else _observed(self.instance, entry.asset_key)
+                self._entries[entry.asset_key] = (built, entry.last_run_id)
 
     def built(self, key: dg.AssetKey) -> Built | None:
         """The newest materialisation; None where there is none."""
         self.read([key])
         return self._entries[key][0]
 
+    def made_at(self, key: dg.AssetKey, position: int) -> Built | None:
+        """The materialisation at a position; None where it is not kept any more, or another system's."""
+        built = self.built(key)
+        if built is not None and built.position == position:
+            return built
+        if (key, position) not in self._older:
+            wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=[position])
+            records = self.instance.fetch_materializations(wanted, limit=1).records
+            self._older[key, position] = _built(records[0]) if records else None
+        return self._older[key, position]
+
+    def made_together(self, made: Built, key: dg.AssetKey) -> Built | None:
+        """The materialisation of another asset that the same step made; None where it made none."""
+        if made.step is None or self.course(made.run_id).steps.get(key) != made.step:
+            return None
+        newest = self.built(key)
+        if newest is None or newest.run_id == made.run_id:
+            return newest
+        before = dg.AssetRecordsFilter(asset_key=key, before_storage_id=made.position)
+        records = self.instance.fetch_materializations(before, limit=1).records
+        found = _built(records[0]) if records else None
+        return found if found and found.run_id == made.run_id else None
+
     def attempt(self, key: dg.AssetKey) -> str | None:
         """The newest run that set out to build the asset and did not; None where the newest one built it."""
         self.read([key])
         built, run_id = self._entries[key]
-        return None if not run_id or (built and built.run_id == run_id) else run_id
+        if not run_id or (built and built.run_id == run_id):
+            return None
+        # What was reported since then counts for more than what a run had set out to.
+        reported = built is not None and built.step is None and built.position > self.planned(key)
+        return None if reported else run_id
 
     def planned(self, key: dg.AssetKey) -> int:
         """Position at which a run last set out to build the asset; 0 where none ever did."""
@@ -176,6 +227,20 @@ class Standing:
         passed = {but, built.run_id if built else None}
         runs = (run for run_id, run in self._active.items() if run_id not in passed)
         return next((run.run_id for run in runs if key in self._aims(run)), None)
+
+    def building_before(self, key: dg.AssetKey, own: str) -> str | None:
+        """An active run that has set out to build the asset, has not done so, and began before another one."""
+        if own not in self._active or self.building(key, but=own) is None:
+            return None
+        built = self.built(key)
+        rivals = [
+            run_id
+            for run_id, run in self._active.items()
+            if run_id == own or (key in self._aims(run) and not (built and built.run_id == run_id))
+        ]
+        records = self.instance.get_run_records(dg.RunsFilter(run_ids=rivals), ascending=True)
+        first = min(records, key=lambda record: record.storage_id).dagster_run.run_id
+        return None if first == own else first
 
     def _aims(self, run: dg.DagsterRun) -> frozenset[dg.AssetKey]:
         """What a run has set out to build; a run that only evaluates checks builds nothing."""
@@ -232,6 +297,30 @@ class Standing:
             if not page.has_more:
                 return
             cursor = page.cursor
+
+
+def newest_observation(instance: dg.DagsterInstance, key: dg.AssetKey) -> Observed | None:
+    """How an asset that another system builds was seen last; None where it never was."""
+    # Records of assets do not hold it.
+    for record in instance.fetch_observations(key, limit=1).records:
+        told = record.asset_observation
+        if told is None:
+            return None
+        tags = told.tags or {}
+        since = tags.get(UNCHANGED_SINCE, "")
+        return Observed(
+            position=int(since) if since.isdecimal() else record.storage_id,
+            version=told.data_version,
+            run_id=record.run_id,
+            step=record.event_log_entry.step_key,
+            metadata=told.metadata,
+        )
+    return None
+
+
+def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> Built | None:
+    seen = newest_observation(instance, key)
+    return None if seen is None else Built(position=seen.position, run_id=seen.run_id, step=seen.step, seen={})
 
 
 T = TypeVar("T")

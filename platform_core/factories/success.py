@@ -13,14 +13,19 @@ _READ = "edp/read_batches"
 
 def success_metadata(result: StepResult) -> dict[str, Any]:
     """What :func:`last_success` reads back."""
+    if result.success is None:
+        return {}
     return {
-        _STARTED: dg.MetadataValue.timestamp(result.started_at),
-        _READ: dg.MetadataValue.json(dict(result.read_batches)),
+        _STARTED: dg.MetadataValue.timestamp(result.success.started_at),
+        _READ: dg.MetadataValue.json(dict(result.success.read_batches)),
     }
 
 
 def last_success(instance: dg.DagsterInstance, key: dg.AssetKey) -> LastSuccess | None:
-    """Start of the last successful run of a step, and the batches that it had read up to; None if there is none."""
+    """Start of the last successful run of a step, and the batches that it had read up to; None if there is none.
+
+    A backfill of a range repeats what was told before it.
+    """
     event = instance.get_latest_materialization_event(key)
     if event is None or event.asset_materialization is None:
         return None

@@ -1,5 +1,6 @@
 """Every name that the platform gives to something in Dagster, in one place."""
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +16,12 @@ from platform_core.specs.table import TableRef
 
 ISOLATED_TAG = "edp/isolated"
 CONNECTION_TAG = "edp/connection"
+ENGINE_TAG = "edp/engine"
+TIMEOUT_TAG = "edp/timeout"
+PRIORITY_TAG = "dagster/priority"
+
+ENGINE, SPARK = "engine", "spark"
+"""Values of :data:`ENGINE_TAG`, and pools: the engine of an environment, and where its steps of kind spark run."""
 WORKSTREAM_TAG = "edp/workstream"
 PAUSED_TAG = "edp/paused"
 SERIAL_TAG = "edp/serial"
@@ -71,9 +78,15 @@ def schedule_name(workstream: str) -> str:
     return f"{workstream}_schedule"
 
 
-def sensor_name(location: str, *, part: int = 1) -> str:
-    """A sensor that evaluates a location's automation conditions; a large location has several, counted from 1."""
-    return f"{location}_automation" if part == 1 else f"{location}_automation_{part}"
+def sensor_name(location: str, *, part: int = 1, priority: int = 0) -> str:
+    """A sensor that evaluates a location's automation conditions.
+
+    A large location has several, counted from 1; so has one whose assets are not all of one priority.
+    """
+    name = f"{location}_automation"
+    if priority:
+        name += f"_priority_{'minus_' if priority < 0 else ''}{abs(priority)}"
+    return name if part == 1 else f"{name}_{part}"
 
 
 def metadata_key(location: str) -> dg.AssetKey:
@@ -120,21 +133,73 @@ def tags(workstream: str, declared: Mapping[str, str], *, paused: bool = False) 
     return {WORKSTREAM_TAG: workstream, **declared, **({PAUSED_TAG: "true"} if paused else {})}
 
 
-def op_tags(*, isolated: bool, connection: ConnectionSpec | None = None) -> dict[str, str]:
+def op_tags(
+    *,
+    isolated: bool,
+    connection: ConnectionSpec | None = None,
+    engine: str = ENGINE,
+    priority: int = 0,
+    timeout: dt.timedelta | None = None,
+) -> dict[str, str]:
     """Tags of a step, read by the executor."""
     result = {ISOLATED_TAG: "true"} if isolated else {}
     if connection is not None:
         result[CONNECTION_TAG] = connection_tag(connection)
-    return result
+    if _limited(connection) is None:
+        result[ENGINE_TAG] = engine
+    if timeout is not None:
+        result[TIMEOUT_TAG] = f"{timeout.total_seconds():g}"
+    return result | priority_tags(priority)
 
 
-def concurrency_limits(connections: Iterable[ConnectionSpec]) -> list[dict[str, Any]]:
-    """Limits for the executor: so many steps of one connection at a time."""
-    return [
-        {"key": CONNECTION_TAG, "value": connection_tag(connection), "limit": connection.max_concurrent}
-        for connection in connections
-        if connection.max_concurrent is not None
+def priority_tags(priority: int) -> dict[str, str]:
+    """Tags of a step, or of a run, that say before which others it goes; without one it has priority 0."""
+    return {PRIORITY_TAG: str(priority)} if priority else {}
+
+
+def pool(connection: ConnectionSpec | None = None, *, engine: str = ENGINE) -> str:
+    """The pool in which a step waits with the steps of all runs.
+
+    It is that of its connection if that has a limit, else the engine's: Dagster lets a step be in one pool.
+    """
+    limited = _limited(connection)
+    return f"edp/{engine}" if limited is None else _pool_of(limited)
+
+
+def pool_limits(connections: Iterable[ConnectionSpec], *, engines: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The limit of each pool; None: it has none.
+
+    Args:
+        connections: all of a location, so that a limit ends that is no longer declared.
+        engines: steps that may use each engine at a time.
+    """
+    return {
+        **{f"edp/{engine}": limit for engine, limit in engines.items()},
+        **{_pool_of(connection): connection.max_concurrent for connection in connections},
+    }
+
+
+def concurrency_limits(
+    connections: Iterable[ConnectionSpec], *, engines: Mapping[str, int | None]
+) -> list[dict[str, Any]]:
+    """Limits for the executor within a run: so many steps of one connection, or on the engine, at a time.
+
+    Pools hold the same limits for all runs, but ask a database for each step and are asked every second; a run that
+    keeps the limits by itself finds room there at once.
+    """
+    limits = [
+        *((CONNECTION_TAG, connection_tag(connection), connection.max_concurrent) for connection in connections),
+        *((ENGINE_TAG, engine, limit) for engine, limit in engines.items()),
     ]
+    return [{"key": key, "value": value, "limit": limit} for key, value, limit in limits if limit is not None]
+
+
+def _pool_of(connection: ConnectionSpec) -> str:
+    return f"edp/connection/{connection_tag(connection)}"
+
+
+def _limited(connection: ConnectionSpec | None) -> ConnectionSpec | None:
+    return None if connection is None or connection.max_concurrent is None else connection
 
 
 def declared_columns(columns: Mapping[str, ColumnSpec]) -> dict[str, Any]:

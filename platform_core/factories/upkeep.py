@@ -7,6 +7,7 @@ import dagster as dg
 
 from platform_core.factories import translation
 from platform_core.factories.asset import build_asset
+from platform_core.factories.run_policy import running
 from platform_core.operations.platform import Platform
 from platform_core.operations.upkeep import UpkeepResult, keep_up
 from platform_core.specs.manifest import Manifest
@@ -29,11 +30,12 @@ def build_upkeep_asset(spec: UpkeepSpec, *, manifest: Manifest) -> dg.AssetsDefi
             description=spec.description or f"{str(spec.operation).capitalize()} of {', '.join(spec.tables)}.",
             owners=translation.owners(spec.owners, manifest.workstream(spec.workstream)),
             kinds={"upkeep", "delta"},
-            tags=translation.tags(spec.workstream, spec.tags),
+            tags=translation.tags(spec.workstream, spec.tags, paused=spec.paused),
             metadata=translation.code_reference(spec.place),
         ),
         name=translation.op_name(spec.ref),
         body=policy,
+        how=running(spec, workstream=manifest.workstream(spec.workstream)),
     )
 
 

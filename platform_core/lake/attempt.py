@@ -12,7 +12,7 @@ from platform_core.errors import DeletesStopped, LoadError, StorageError
 from platform_core.faults import FaultPoint, reach
 from platform_core.lake import comparison
 from platform_core.lake.commit import NewFiles, NewSchema
-from platform_core.lake.comparison import Key
+from platform_core.lake.comparison import Kept, Key
 from platform_core.lake.delta import DataFile
 from platform_core.lake.evolution import rewrite_wider
 from platform_core.lake.landed import LandedRows
@@ -196,7 +196,7 @@ class Attempt:
             late=done[comparison.LATE],
             quarantined=self._quarantined,
         )
-        return self._rewrite(new, counts, compared=compared)
+        return self._rewrite(new, counts, compared=compared, vanished=vanished)
 
     def _flag_missing(self, new: NewFiles) -> BronzeOutcome:
         if not self._files:
@@ -206,7 +206,8 @@ class Attempt:
         self._all(statement, **self._landing, bronze=self._paths(compared))
         vanished = sum(count for _, count in self._all(comparison.COUNT_ACTIONS))
         self._check_deletes(vanished)
-        return self._rewrite(new, _Counts(deleted=vanished, unchanged=self._count), compared=compared)
+        counts = _Counts(deleted=vanished, unchanged=self._count)
+        return self._rewrite(new, counts, compared=compared, vanished=vanished)
 
     def _compared_files(self) -> Sequence[int]:
         """Positions of the files that can hold a row of the batch; of a snapshot every row counts."""
@@ -308,7 +309,7 @@ class Attempt:
                 current=current,
             )
 
-    def _rewrite(self, new: NewFiles, counts: _Counts, *, compared: Sequence[int]) -> BronzeOutcome:
+    def _rewrite(self, new: NewFiles, counts: _Counts, *, compared: Sequence[int], vanished: int) -> BronzeOutcome:
         """Write the files that change anew, with what is new, and commit."""
         self._keep_bad_rows()
         if not counts.changed:
@@ -326,20 +327,25 @@ class Attempt:
         landed = None if self._load.keys_only else replace(self._landed, without_bad=False)
         held = frozenset(self._columns_of(paths)) if paths else frozenset()
         flagged, writing = self._load.deleted_flag is not None, self._writing()
-        if landed is None:
+        if not self._large and landed is None:
             statement = comparison.copy_kept(self._table_columns(), held=held, writing=writing)
             self._write(new, statement, replaced=paths)
-        elif paths and not self._large:
+        elif not self._large and paths:
             statement = comparison.copy_kept_and_changed(
                 self._columns, landed, flagged=flagged, held=held, writing=writing
             )
             self._write(new, statement, **self._landing, replaced=paths)
         else:
-            # One after the other they need half the memory, and rows that changed lately lie together.
+            # One after the other they need half the memory; and what changed lately lies together, so that a step reads
+            # it without the rest. For that even the few rows that vanished are worth a further look at the files.
+            columns = self._table_columns() if landed is None else self._columns
             if paths:
-                kept = comparison.copy_kept(self._columns, held=held, writing=writing)
-                self._write(new, kept, name="kept", replaced=paths)
-            if counts.inserted or counts.updated or counts.deleted:
+                kept = comparison.copy_kept(columns, held=held, writing=writing, rows=Kept.STAYING)
+                self._write(new, kept, name="kept", stamped=False, replaced=paths)
+            if vanished:
+                gone = comparison.copy_kept(columns, held=held, writing=writing, rows=Kept.VANISHED)
+                self._write(new, gone, name="gone", replaced=paths)
+            if landed is not None and counts.changed > vanished:
                 changed = comparison.copy_changed(self._columns, landed, flagged=flagged, writing=writing)
                 self._write(new, changed, name="changed", **self._landing)
         return self._commit(new, counts, removed=replaced)
@@ -352,18 +358,12 @@ class Attempt:
             return Writing(FILE_BYTES, group_rows(self._connection, files=self._paths(range(len(self._files)))))
         return Writing(FILE_BYTES, group_rows(self._connection, self._landed.rows("*"), **self._landing))
 
-    def _write(self, new: NewFiles, statement: str, *, name: str = "", **parameters: Any) -> None:
+    def _write(self, new: NewFiles, statement: str, *, name: str = "", stamped: bool = True, **parameters: Any) -> None:
         load = self._load
         self._rows.land()
         new.prepare()
-        self._all(
-            statement,
-            **parameters,
-            modified_at=load.modified_at,
-            batch_id=load.batch_id,
-            folder=self._root,
-            pattern=new.prefix + name + "{i}",
-        )
+        stamps = {"modified_at": load.modified_at, "batch_id": load.batch_id} if stamped else {}
+        self._all(statement, **parameters, **stamps, folder=self._root, pattern=new.prefix + name + "{i}")
 
     def _commit(self, new: NewFiles, counts: _Counts, *, removed: Sequence[int]) -> BronzeOutcome:
         load = self._load

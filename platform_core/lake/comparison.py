@@ -6,6 +6,7 @@ Only keys, hashes and order are compared; all columns are read of the files that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 
 import sqlglot
@@ -57,6 +58,14 @@ _VANISHED = f"""
 SELECT '{VANISH}' AS action, NULL::BIGINT AS new_at, old.at AS old_at
 FROM old ANTI JOIN new ON keys_are_equal WHERE old.is_current
 """  # noqa: S608 - constants of this module
+
+
+class Kept(Enum):
+    """Which rows of the files that are replaced are written."""
+
+    STAYING = "rows that no action concerns"
+    VANISHED = "rows that have vanished, with their flags"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -226,15 +235,16 @@ def copy_changed(columns: tuple[str, ...], landed: Landed, *, flagged: bool, wri
 
 
 @lru_cache(maxsize=1024)
-def copy_kept(columns: tuple[str, ...], *, held: frozenset[str], writing: Writing) -> str:
-    """Write the rows of files that stay, and those that have vanished with their flags.
+def copy_kept(columns: tuple[str, ...], *, held: frozenset[str], writing: Writing, rows: Kept = Kept.BOTH) -> str:
+    """Write the rows of files that stay, those that have vanished with their flags, or both.
 
-    Parameters: ``$modified_at``, ``$batch_id``, ``$folder``, ``$pattern``, and ``$replaced``, the files.
+    Parameters: ``$folder``, ``$pattern``, and ``$replaced``, the files; ``$modified_at`` and ``$batch_id`` where rows
+    have vanished.
 
     Args:
         held: columns that at least one of the files has; the others are left out.
     """
-    return written(_kept(tuple(name for name in columns if name in held), held), writing)
+    return written(_kept(tuple(name for name in columns if name in held), held, rows), writing)
 
 
 @lru_cache(maxsize=1024)
@@ -252,29 +262,32 @@ def _changed(columns: tuple[str, ...], landed: Landed, *, flagged: bool) -> exp.
     return landed.rows(*_fresh(columns, gone=gone)).join("changes", on=lies)
 
 
-def _kept(columns: tuple[str, ...], held: frozenset[str]) -> exp.Select:
+def _kept(columns: tuple[str, ...], held: frozenset[str], rows: Kept = Kept.BOTH) -> exp.Select:
+    own = [column(name, "replaced") if name in held else exp.alias_(exp.null(), name, quoted=True) for name in columns]
+    hash_ = column(HASH_COLUMN, "replaced")
+    if rows is Kept.STAYING:
+        technical = (column(name, "replaced") for name in ("_is_current", "_is_deleted", "_modified_at", "_batch_id"))
+        return _replaced(*own, *technical, hash_, join_type="anti")
+    if rows is Kept.VANISHED:
+        flags = ('false AS "_is_current"', 'true AS "_is_deleted"')
+        stamps = ('$modified_at::TIMESTAMPTZ AS "_modified_at"', '$batch_id::BIGINT AS "_batch_id"')
+        return _replaced(*own, *flags, *stamps, hash_, join_type="inner").where(f"changes.action = '{VANISH}'")
     vanished = f"changes.action IS NOT DISTINCT FROM '{VANISH}'"
-    return (
-        exp.select(
-            *(
-                column(name, "replaced") if name in held else exp.alias_(exp.null(), name, quoted=True)
-                for name in columns
-            ),
-            f'replaced."_is_current" AND NOT ({vanished}) AS "_is_current"',
-            f'replaced."_is_deleted" OR ({vanished}) AS "_is_deleted"',
-            f'CASE WHEN {vanished} THEN $modified_at::TIMESTAMPTZ ELSE replaced."_modified_at" END AS "_modified_at"',
-            f'CASE WHEN {vanished} THEN $batch_id::BIGINT ELSE replaced."_batch_id" END AS "_batch_id"',
-            column(HASH_COLUMN, "replaced"),
-            dialect=DIALECT,
-        )
-        .from_(parquet("replaced"))
-        .join(
-            "changes",
-            on=exp.EQ(this=place("replaced"), expression=exp.column("old_at", "changes")),
-            join_type="left",
-        )
-        .where(f"changes.action IS NULL OR changes.action = '{VANISH}'")
-    )
+    return _replaced(
+        *own,
+        f'replaced."_is_current" AND NOT ({vanished}) AS "_is_current"',
+        f'replaced."_is_deleted" OR ({vanished}) AS "_is_deleted"',
+        f'CASE WHEN {vanished} THEN $modified_at::TIMESTAMPTZ ELSE replaced."_modified_at" END AS "_modified_at"',
+        f'CASE WHEN {vanished} THEN $batch_id::BIGINT ELSE replaced."_batch_id" END AS "_batch_id"',
+        hash_,
+        join_type="left",
+    ).where(f"changes.action IS NULL OR changes.action = '{VANISH}'")
+
+
+def _replaced(*columns: exp.Expression | str, join_type: str) -> exp.Select:
+    lies = exp.EQ(this=place("replaced"), expression=exp.column("old_at", "changes"))
+    query = exp.select(*columns, dialect=DIALECT).from_(parquet("replaced"))
+    return query.join("changes", on=lies, join_type=join_type)
 
 
 def _compared(key: Key, sequence_by: str | None, table: str) -> list[exp.Expression]:

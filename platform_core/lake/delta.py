@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from platform_core.errors import LoadError, PlatformError, SchemaError, StorageError, redacted
 from platform_core.lake.columns import conform, lake_schema, refuse_drift
+from platform_core.lake.partitions import check_columns, touched
 from platform_core.lake.prefetch import prefetched
 from platform_core.lake.storage import local_path
 from platform_core.plugins.interfaces import TableReader
@@ -51,13 +52,15 @@ class Written:
         version: Delta version after it.
         rows: rows handed to it.
         bytes: size of the files that it added.
-        committed: false where the table held the batch already.
+        committed: false where the table held the batch already, or there was nothing to replace.
+        partitions: how many were replaced; None where the write was none of that kind.
     """
 
     version: int
     rows: int
     bytes: int
     committed: bool = True
+    partitions: int | None = None
 
 
 def open_table(uri: str, *, storage_options: Mapping[str, str], version: int | None = None) -> DeltaTable | None:
@@ -214,6 +217,8 @@ def write(
     storage_options: Mapping[str, str],
     mode: WriteMode,
     key: tuple[str, ...] = (),
+    partition_by: tuple[str, ...] = (),
+    anew: bool = False,
     batch: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Written:
@@ -221,14 +226,19 @@ def write(
 
     Args:
         data: read once, so a write that meets another writer's commit fails rather than begins anew. ``overwrite``
-            and ``append`` stream it; ``merge`` holds it in memory to check its keys.
-        mode: ``overwrite`` replaces rows and columns, ``append`` adds rows, ``merge`` updates and inserts by ``key``.
+            and ``append`` stream it; ``merge`` holds it in memory to check its keys, and ``partition`` to know its
+            partitions where the table exists.
+        mode: ``overwrite`` replaces rows and columns, ``append`` adds rows, ``merge`` updates and inserts by ``key``,
+            ``partition`` replaces the partitions that it has rows of; without rows it leaves the table as it is.
         key: columns that identify a row, for ``merge``.
+        partition_by: columns whose values are a partition, for ``partition``.
+        anew: whatever the mode, the result is all that the table holds from now on, in the result's columns.
         batch: number of this write. A table that already holds it, or a later one, is left as it is; None: the next.
         metadata: texts that are committed with the data.
 
     Raises:
-        LoadError: a key is null or doubled, or another writer committed first; nothing was written.
+        LoadError: a key is null or doubled, there are too many partitions, or another writer committed first; nothing
+            was written.
         SchemaError: the columns do not fit the table; nothing was written.
         StorageError: the store refused. An error of our own that ``data`` raises passes unchanged.
     """
@@ -237,23 +247,37 @@ def write(
     if existing is not None and batch is not None and held >= batch:
         return Written(version=existing.version(), rows=0, bytes=0, committed=False)
     stream = _Conformed(data, of=str(table), existing=None if existing is None else table_schema(existing))
-    if existing is not None and mode is WriteMode.OVERWRITE:
+    replaces_all = anew or mode is WriteMode.OVERWRITE
+    if existing is not None and replaces_all:
         stream.schema = _with_promises(stream.schema, existing)
-    if existing is not None and mode is not WriteMode.OVERWRITE:
+    if existing is not None and not replaces_all:
         refuse_drift(of=str(table), expected=table_schema(existing), given=stream.schema)
+    if mode is WriteMode.PARTITION:
+        check_columns(stream.schema, of=str(table), columns=partition_by)
     before = set() if existing is None else set(file_sizes(existing))
+    partitions: int | None = None
     mark = uuid.uuid4().hex
     properties = commit_properties(held + 1 if batch is None else batch, {**(metadata or {}), _MARK: mark})
     try:
         # delta-rs panics where a stream that it reads calls delta-rs: hence the thread.
         with prefetched(stream.batches()) as batches:
             reader = pa.RecordBatchReader.from_batches(stream.schema, batches)
+            way = WriteMode.OVERWRITE if replaces_all else mode
             if mode is WriteMode.MERGE:
                 rows = reader.read_all()
                 _check_keys(rows, table=table, key=key)
-                _merge(existing, rows, key=key, uri=uri, storage_options=storage_options, properties=properties)
+                reader = rows.to_reader()
+            if existing is not None and way is WriteMode.MERGE:
+                _merge(existing, rows, key=key, properties=properties)
+            elif existing is not None and way is WriteMode.PARTITION:
+                rows = reader.read_all()
+                if not rows.num_rows:
+                    return Written(version=existing.version(), rows=0, bytes=0, committed=False, partitions=0)
+                found = touched(rows, of=str(table), columns=partition_by)
+                partitions = found.number
+                _replace_partitions(existing, rows, found.condition, properties)
             else:
-                _replace_or_add(existing, reader, mode, uri, storage_options, properties)
+                _replace_or_add(existing, reader, way, uri, storage_options, properties)
     except PlatformError:
         raise
     # Rust wraps what the stream raises in errors of many classes, so the stream itself is asked; and where Rust panics,
@@ -269,7 +293,7 @@ def write(
     if written is None:
         raise StorageError(f"{table}: {uri} vanished while it was written")
     added = sum(size for path, size in file_sizes(written).items() if path not in before)
-    return Written(version=written.version(), rows=stream.rows, bytes=added)
+    return Written(version=written.version(), rows=stream.rows, bytes=added, partitions=partitions)
 
 
 def _with_promises(schema: pa.Schema, table: DeltaTable) -> pa.Schema:
@@ -383,18 +407,14 @@ def _replace_or_add(
         write_deltalake(existing, data, mode="append", commit_properties=properties)
 
 
-def _merge(
-    existing: DeltaTable | None,
-    rows: pa.Table,
-    *,
-    key: tuple[str, ...],
-    uri: str,
-    storage_options: Mapping[str, str],
-    properties: CommitProperties,
-) -> None:
-    if existing is None:
-        _replace_or_add(None, rows.to_reader(), WriteMode.APPEND, uri, storage_options, properties)
-        return
+def _replace_partitions(existing: DeltaTable, rows: pa.Table, condition: str, properties: CommitProperties) -> None:
+    """Put rows in the place of those for which the condition holds; other rows of their files are written again."""
+    from deltalake import write_deltalake
+
+    write_deltalake(existing, rows, mode="overwrite", predicate=condition, commit_properties=properties)
+
+
+def _merge(existing: DeltaTable, rows: pa.Table, *, key: tuple[str, ...], properties: CommitProperties) -> None:
     same_key = exp.and_(
         *(
             exp.EQ(this=exp.column(name, "old", quoted=True), expression=exp.column(name, "new", quoted=True))

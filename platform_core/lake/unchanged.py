@@ -42,7 +42,8 @@ def changes_nothing(load: BronzeLoad, rows: pa.Table, files: Sequence[DataFile])
     if len(pc.unique(given)) < len(given):
         return False
     folder = filesystem(load.uri, load.storage_options)
-    held = pa.concat_tables([_flags(folder, file.path) for file in files])
+    # One file may promise that it holds no null where another does not.
+    held = pa.concat_tables([_flags(folder, file.path) for file in files], promote_options="default")
     hashes, current = held[HASH_COLUMN], held["_is_current"]
     if load.deleted_flag is None:
         here, gone = given, given.slice(0, 0)

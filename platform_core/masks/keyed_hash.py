@@ -6,7 +6,7 @@ without the key cannot try out values. A plain hash would be undone by trying th
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,9 @@ from platform_core.masks.canonical import FORM_VERSIONS, Domain, as_text, canoni
 from platform_core.masks.keys import derived, key_id, require_strong
 from platform_core.plugins.interfaces import Disclosure, Mask, Secret
 from platform_core.specs.base import Model
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class KeyedHashOptions(Model):
@@ -89,7 +92,8 @@ class KeyedHashMask(Mask):
         version = FORM_VERSIONS[self.options.domain]
         self._prefix = key_id(key, form_version=version) + "."
         no_value = self.options.no_value
-        self._no_values = self._forms(pa.array(no_value, pa.string())).to_pylist() if no_value else []
+        forms = self._forms(pa.array(no_value, pa.string())).collect() if no_value else None
+        self._no_values = [] if forms is None else forms.to_series().to_list()
 
     def output_type(self, type_: pa.DataType) -> pa.DataType:
         if not takes(self.options.domain, type_):
@@ -110,10 +114,12 @@ class KeyedHashMask(Mask):
         if self._no_values:
             blank = blank | value.is_in(self._no_values)
         hidden = pl.when(blank).then(pl.lit(None if self.options.blank_to_null else "")).otherwise(token)
-        forms = pl.Series("value", self._forms(as_text(values))).to_frame()
-        return forms.select(hidden.cast(pl.String).alias("value")).to_series().to_arrow().cast(pa.string())
+        # One query: handing a small column to the threads of polars and waiting for them costs as much as its tokens.
+        tokens = self._forms(as_text(values)).select(hidden.cast(pl.String).alias("value"))
+        return tokens.collect().to_series().to_arrow().cast(pa.string())
 
-    def _forms(self, texts: pa.Array) -> pa.Array:
+    def _forms(self, texts: pa.Array) -> pl.LazyFrame:
+        """The form of each text, in a column ``value``."""
         import polars as pl
 
         form = canonical(
@@ -123,8 +129,7 @@ class KeyedHashMask(Mask):
             case_sensitive=self.options.case_sensitive,
             ascii_only=bool(pc.all(pc.string_is_ascii(texts)).as_py()),
         )
-        frame = pl.Series("value", texts).to_frame()
-        return frame.select(form.alias("value")).to_series().to_arrow().cast(pa.string())
+        return pl.LazyFrame(pl.Series("value", texts)).select(form.alias("value"))
 
     def _domain_key(self) -> str:
         version = str(FORM_VERSIONS[self.options.domain]).encode()

@@ -1,7 +1,8 @@
-"""What a person's dbt database lacks for the models that are to be built, and where it comes from.
+"""What dbt's database lacks for the models that are to be built, and where it comes from.
 
-Of models above the wanted ones a published one is read from the shared lake, as a view that holds no rows; any other
-lives in dbt's databases only, and so is built in the person's, too.
+A person's database lacks what the person never built, that of an entry which selects some models the others, and a
+database that was lost everything. Of models above the wanted ones a published one is read from the lake, as a view that
+holds no rows; any other lives in dbt's databases only, and so is built in this one, too.
 """
 
 from __future__ import annotations
@@ -23,47 +24,59 @@ class Deferral:
     Args:
         built: unique ids of models that are built with them.
         read: models that are read from the lake.
+        sources: tables of the lake that are in the database before dbt asks for them.
     """
 
     built: frozenset[str] = frozenset()
     read: tuple[Model, ...] = ()
+    sources: tuple[TableRef, ...] = ()
 
-    def as_variable(self) -> str:
-        """Schema and name in dbt's database, and the table of the lake, of each model that is read; JSON."""
-        return json.dumps([[*model.relation, *model.ref] for model in self.read])
+    def as_variable(self) -> str | None:
+        """Schema and name in dbt's database, and the table of the lake, of all that is read; JSON. None: nothing is."""
+        found = [[*model.relation, *model.ref] for model in self.read]
+        found += [[source.layer, source.name, *source] for source in self.sources]
+        return json.dumps(found) if found else None
+
+
+def needs_more(manifest: DbtManifest, wanted: Collection[str]) -> bool:
+    """Whether wanted models read models that are not wanted themselves."""
+    return any(set(model.parents) - set(wanted) for model in manifest.models if model.unique_id in wanted)
 
 
 def deferral(
     manifest: DbtManifest, *, wanted: Collection[str], present: Collection[tuple[str, str]], lake: Lake
 ) -> Deferral:
-    """What the wanted models need that is not in the person's database.
+    """What the wanted models need that is not in dbt's database.
 
     Args:
         wanted: unique ids.
         present: schema and name of what the database holds, other than views of the lake.
-        lake: the person's.
+        lake: whose tables are read: everybody's, or a person's.
 
     Raises:
         StorageError: the lake cannot be read.
     """
-    if lake.shared is None:
-        return Deferral()
-    by_ref = {model.ref: model for model in manifest.models}
+    selected = manifest.model_by_id
     built: set[str] = set()
-    read: dict[TableRef, Model] = {}
+    read: dict[str, Model] = {}
     waiting = [model for model in manifest.models if model.unique_id in wanted]
     while waiting:
-        for ref in waiting.pop().upstream:
-            model = by_ref.get(ref)
-            if model is None or model.unique_id in wanted or model.unique_id in built or ref in read:
+        for unique_id in waiting.pop().parents:
+            if unique_id in wanted or unique_id in built or unique_id in read:
                 continue
+            model = manifest.any_by_id[unique_id]
             # What was built and then dropped from the person's lake is in the database still, and no more the newest.
-            if model.relation in present and (not model.published or _is_there(lake.table(ref), lake)):
+            # What another entry of the project builds, this database may hold from a time when this one did.
+            if (
+                unique_id in selected
+                and model.relation in present
+                and (not model.published or _is_there(lake.table(model.ref), lake))
+            ):
                 continue
-            if model.published and _is_in_lake(ref, lake):
-                read[ref] = model
+            if model.published and _is_in_lake(model.ref, lake):
+                read[unique_id] = model
             else:
-                built.add(model.unique_id)
+                built.add(unique_id)
                 waiting.append(model)
     return Deferral(built=frozenset(built), read=tuple(read.values()))
 

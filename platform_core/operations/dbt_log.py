@@ -33,6 +33,12 @@ def result_text(line: str) -> str | None:
     return f"dbt {node.get('resource_type', 'node')} {node.get('node_name', '?')}: {data.get('status', '?')}{took}"
 
 
+def printed(line: str) -> str | None:
+    """What a command of dbt was asked to print; None where the line is one of its log."""
+    found = event(line)
+    return str(found["data"].get("msg", "")) if found is not None and found["info"]["name"] == "PrintEvent" else None
+
+
 def failure_text(lines: Iterable[str]) -> str:
     """Why dbt ended with an error, from all that it printed."""
     said = []

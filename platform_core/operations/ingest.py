@@ -159,7 +159,7 @@ class _Load:
         )
         state = self._state(lease)
         since, until = self._span(lease, mark)
-        result = Transfer(
+        transfer = Transfer(
             spec=spec,
             platform=self.platform,
             extract=self._extract,
@@ -173,11 +173,14 @@ class _Load:
             stateful=self._stateful,
             state=state,
             read_state=None if self.reload else state,
-        ).run()
+            anew=self.reload is not None,
+        )
+        result = transfer.run()
         self._remove_superfluous(lease)
         # The first load has read every key there is.
         compared = self.started_at if lease.table is None else self._compared_at
-        self._finish(lease, result, compared=compared, used_approval=None if void is None else void.batch_id)
+        used = None if void is None else void.batch_id
+        self._finish(lease, result, compared=compared, used_approval=used, seen=transfer.seen)
         return result
 
     def _compare_keys(self) -> LoadResult | None:
@@ -222,11 +225,12 @@ class _Load:
         compared: dt.datetime | None = None,
         used_approval: int | None = None,
         mode: str | None = None,
+        seen: str | None = None,
     ) -> None:
         figures: dict[str, Any] = result.figures()
         if compared is not None:
             figures[COMPARED_AT] = compared.isoformat()
-        lease.ticket.finish(status="succeeded", figures=figures, used_approval=used_approval, mode=mode)
+        lease.ticket.finish(status="succeeded", figures=figures, used_approval=used_approval, mode=mode, seen=seen)
         self.platform.log.info("%s", result.line())
 
     @cached_property

@@ -12,6 +12,7 @@ from platform_core.lake.paths import Lake
 from platform_core.lake.views import Opened, ViewReader, open_table_or_view
 from platform_core.operations.platform import Platform
 from platform_core.plugins.interfaces import TableReader
+from platform_core.specs.step_kinds import EXTERNAL_LAYER
 from platform_core.specs.table import TableRef
 
 
@@ -50,6 +51,11 @@ def open_inputs(refs: Iterable[TableRef], *, platform: Platform) -> OpenInputs:
         missing=tuple(ref for ref, reader in readers.items() if reader is None),
         deferred=tuple(sorted(ref for ref, reader in opened.items() if reader.deferred)),
     )
+
+
+def is_table(ref: TableRef) -> bool:
+    """Whether there must be a table of this name: what another system owns may be something else."""
+    return ref.layer != EXTERNAL_LAYER
 
 
 def shown_name(ref: TableRef, reader: DeltaTableReader | ViewReader, lake: Lake) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from platform_core.control.loads import Loads, open_loads
 from platform_core.lake.paths import Lake
+from platform_core.operations.run_options import RunOptions
 from platform_core.plugins.interfaces import Engine, SecretStore
 from platform_core.plugins.registry import plugin
 from platform_core.specs.base import SecretRef
@@ -32,6 +33,7 @@ class Platform:
         state: local folder for this installation's own files (dbt's database file, spill).
         log: where an operation says what it does; texts hold no row values.
         cancelled: true once the run is being cancelled; long operations poll it between batches.
+        run: what the run asks of its steps: full refresh, the range of a backfill.
     """
 
     environment: EnvironmentSpec
@@ -42,6 +44,7 @@ class Platform:
     state: Path
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("platform_core"))
     cancelled: Callable[[], bool] = _never
+    run: RunOptions = field(default_factory=RunOptions)
 
     @property
     def scope(self) -> str:
@@ -49,9 +52,11 @@ class Platform:
         person = self.environment.person
         return self.environment.name if person is None else f"{self.environment.name}/{person}"
 
-    def for_step(self, log: logging.Logger, cancelled: Callable[[], bool]) -> Platform:
-        """The same platform with the log and the cancellation of one step."""
-        return replace(self, log=log, cancelled=cancelled)
+    def for_step(
+        self, log: logging.Logger, cancelled: Callable[[], bool], *, run: RunOptions | None = None
+    ) -> Platform:
+        """The same platform with the log and the cancellation of one step, and what its run asks of it."""
+        return replace(self, log=log, cancelled=cancelled, run=run or RunOptions())
 
 
 def open_platform(environment: EnvironmentSpec, *, state: Path) -> Platform:

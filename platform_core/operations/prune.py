@@ -26,7 +26,7 @@ from platform_core.specs.base import Spec
 from platform_core.specs.dbt import DbtSpec
 from platform_core.specs.expectation import quality_state, quarantined
 from platform_core.specs.ingestion import IngestionSpec
-from platform_core.specs.processing import ProcessingSpec
+from platform_core.specs.processing import EXTERNAL_LAYER, ProcessingSpec
 from platform_core.specs.table import TableRef
 
 _KINDS = ("ingestion", "processing", "dbt")
@@ -74,6 +74,9 @@ def find_remnants(store: ControlStore, lake: Lake) -> list[Remnant]:
     for version in gone:
         spec = _spec(version.key.kind, version.row())
         if not isinstance(spec, (IngestionSpec, ProcessingSpec)) or spec.ref in made:
+            continue
+        if spec.ref.layer == EXTERNAL_LAYER:
+            # Another system made it, and goes on with it.
             continue
         folders = [uri for ref, uris in _places(spec, lake) if ref not in made for uri in uris]
         there = tuple(uri for uri in folders if is_there(uri, storage_options=lake.storage_options))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from traceback import walk_tb
 from types import CodeType
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from platform_core.errors import PlatformError, StepError, redacted
+from platform_core.operations.arrow_rows import stream_of
 from platform_core.operations.step_context import StepContext
 
 Function = Callable[[StepContext], Any]
@@ -22,10 +22,6 @@ _PLATFORM = Path(__file__).resolve().parents[1]
 
 _SPEAKS_OF_CODE = (AttributeError, ImportError, NameError)
 """Exceptions of Python whose text names code, never data."""
-
-_RETURNS = (
-    "a pyarrow Table or RecordBatchReader, an iterable of RecordBatch, a DuckDB relation, a polars frame, or None"
-)
 
 
 def loaded(name: str, *, where: str) -> Function:
@@ -71,25 +67,8 @@ def call(function: Function, context: StepContext, *, root: Path, where: str) ->
         made = function(context)
         if made is None:
             return None
-        schema, batches = _stream(made)
+        schema, batches = stream_of(made)
     return pa.RecordBatchReader.from_batches(schema, _guarded(batches, root=root, where=where))
-
-
-def _stream(made: object) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    if isinstance(made, pa.RecordBatch):
-        return made.schema, iter([made])
-    if hasattr(made, "__arrow_c_stream__"):
-        stream = pa.RecordBatchReader.from_stream(made)
-        return stream.schema, iter(stream)
-    if not isinstance(made, Iterable) or isinstance(made, (str, bytes, Mapping)):
-        raise StepError(f"the function returned {type(made).__name__}\n  it may return {_RETURNS}")
-    batches = iter(made)
-    first = next(batches, None)
-    if first is None:
-        raise StepError("the function yielded nothing, so its columns are unknown: yield a batch without rows")
-    if not isinstance(first, pa.RecordBatch):
-        raise StepError(f"the function yielded {type(first).__name__}\n  it may yield pyarrow RecordBatch only")
-    return first.schema, chain([first], batches)
 
 
 def _guarded(batches: Iterator[pa.RecordBatch], *, root: Path, where: str) -> Iterator[pa.RecordBatch]:

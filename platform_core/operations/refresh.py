@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pydantic import ValidationError
 
-from platform_core.errors import PlatformError, RefreshError, redacted
+from platform_core.control.refresh_log import RefreshRow
+from platform_core.errors import ControlError, InputsError, PlatformError, RefreshError, redacted
 from platform_core.lake.delta import DeltaTableReader, open_table
 from platform_core.lake.views import ViewReader
 from platform_core.operations.inputs import OpenInputs, open_inputs, shown_name
 from platform_core.operations.platform import Platform
 from platform_core.operations.secret_use import SecretUse
-from platform_core.plugins.interfaces import Dashboard, RefreshRequest, RefreshResult, TableReader
+from platform_core.plugins.interfaces import Dashboard, RefreshRequest, RefreshResult, ShownTable, TableReader
 from platform_core.plugins.registry import plugin
 from platform_core.specs.base import Model
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.refresh import RefreshSpec
 from platform_core.specs.table import TableRef
+
+_OPENINGS = 5
+_LAST_MOMENTS = dt.timedelta(seconds=30)
 
 CURRENT = "_is_current"
 """Column of bronze that is false for rows that are gone from the source."""
@@ -39,7 +43,8 @@ class RefreshOutcome:
         dashboard: the dashboard.
         url: where a person finds it; empty if unknown.
         figures: numbers and short texts of the plug-in.
-        versions: Delta version that was shown, by table in full.
+        cut: what was shown of each table, by table in full.
+        moved: tables that had a newer version by the end: the dashboard may show some of it, and is due again.
         deferred: what was shown from the shared tables, for want of the person's own.
         as_of: when the newest shown table was made, UTC.
         started_at: when the refresh began, UTC: before the tables were opened.
@@ -49,25 +54,52 @@ class RefreshOutcome:
     dashboard: TableRef
     url: str
     figures: Mapping[str, int | float | str]
-    versions: Mapping[str, int]
+    cut: Mapping[str, ShownTable]
     as_of: dt.datetime
     started_at: dt.datetime
     seconds: float
+    moved: tuple[str, ...] = ()
     deferred: tuple[TableRef, ...] = ()
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """Delta version that was shown, by table in full."""
+        return {name: shown.version for name, shown in self.cut.items()}
 
-def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, platform: Platform) -> RefreshOutcome:
+
+Judge = Callable[[], Hashable]
+"""Raises InputsError where the tables must not be shown now; returns what tells their state from any other."""
+
+
+def _unjudged() -> Hashable:
+    return None
+
+
+def refresh(
+    spec: RefreshSpec,
+    *,
+    connection: ConnectionSpec | None,
+    root: Path,
+    platform: Platform,
+    judge: Judge = _unjudged,
+    run_id: str | None = None,
+) -> RefreshOutcome:
     """Refresh a dashboard.
 
-    All tables are opened before the plug-in starts, and shown as of that moment.
+    All tables are opened before the plug-in starts, and shown as of that moment. They are judged before and after they
+    are opened, so that what is shown is exactly what was judged. The attempt is noted in the log of refreshes; where
+    that is away, this is said and the refresh counts all the same.
 
     Args:
         spec: the dashboard.
         connection: the connection that the spec names; None where it names none.
         root: folder that paths in the options count from.
         platform: the environment.
+        judge: whether the tables may be shown.
+        run_id: the Dagster run, for the log.
 
     Raises:
+        InputsError: the tables must not be shown now; nothing was refreshed.
         RefreshError: a table is missing, options do not fit, or the dashboard is not known to be up to date.
         PluginError: there is no such dashboard plug-in.
         SecretError: a secret that the plug-in needs is missing.
@@ -79,37 +111,87 @@ def refresh(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path,
     secrets = SecretUse(platform)
     _refuse_from_afar(spec, platform=platform, where=where)
     dashboard = _dashboard(spec, connection=connection, root=root, secrets=secrets, where=where)
-    opened = _open(spec.inputs, platform=platform, where=where)
-    tables = opened.readers
-    as_of = max((made for table in tables.values() if (made := _made_at(table, platform))), default=started_at)
+    opened = _opened(spec, judge, platform=platform, where=where)
+    cut = {name: _shown(table, platform) for name, table in _read(opened.readers, platform).items()}
+    as_of = max((shown.made_at for shown in cut.values() if shown.made_at), default=started_at)
+    log = _Log(platform, spec.ref)
     request = RefreshRequest(
         name=str(spec.ref),
         title=spec.title or spec.name.replace("_", " ").capitalize(),
-        tables={name: _current(tables[ref]) for name, ref in zip(spec.shows, spec.inputs, strict=True)},
+        tables={name: _current(opened.readers[ref]) for name, ref in zip(spec.shows, spec.inputs, strict=True)},
         folder=platform.lake.dashboard(spec.ref),
         storage_options=platform.lake.storage_options,
         as_of=as_of,
         log=lambda line: platform.log.info("%s: %s", spec.ref, line),
         cancelled=platform.cancelled,
+        timeout=_time_left(spec.timeout),
+        cut=cut,
+        remembered=log.remembered(),
+        remember=log.remember,
+    )
+    row = RefreshRow(
+        dashboard=spec.ref,
+        status="failed",
+        run_id=run_id,
+        as_of=as_of,
+        started_at=started_at,
+        ended_at=started_at,
+        cut=cut,
     )
     try:
-        result = _refreshed(dashboard, request, where=where)
-    except RefreshError as error:
-        if platform.cancelled() or not secrets.renewed(error):
-            raise
-        platform.log.warning("%s: a secret was replaced meanwhile, beginning anew\n%s", spec.ref, error)
-        dashboard = _dashboard(spec, connection=connection, root=root, secrets=secrets, where=where)
-        result = _refreshed(dashboard, request, where=where)
+        try:
+            result = _refreshed(dashboard, request, where=where)
+        except RefreshError as error:
+            if platform.cancelled() or not secrets.renewed(error):
+                raise
+            platform.log.warning("%s: a secret was replaced meanwhile, beginning anew\n%s", spec.ref, error)
+            dashboard = _dashboard(spec, connection=connection, root=root, secrets=secrets, where=where)
+            result = _refreshed(dashboard, replace(request, remembered=log.remembered()), where=where)
+    except PlatformError as error:
+        log.record(replace(row, status="cancelled" if platform.cancelled() else "failed", error=redacted(error)))
+        raise
+    moved = _moved(spec, cut, platform=platform)
+    if moved:
+        platform.log.info("%s: newer meanwhile: %s; it is due again", spec.ref, ", ".join(moved))
+    log.record(replace(row, status="succeeded", moved=moved, figures=result.figures, url=result.url or None))
     return RefreshOutcome(
         dashboard=spec.ref,
         url=result.url,
         figures=result.figures,
-        versions={shown_name(ref, table, platform.lake): table.version for ref, table in tables.items()},
+        cut=cut,
+        moved=moved,
         deferred=opened.deferred,
         as_of=as_of,
         started_at=started_at,
         seconds=time.monotonic() - clock,
     )
+
+
+class _Log:
+    """The log of refreshes, whose absence keeps no dashboard from being refreshed."""
+
+    def __init__(self, platform: Platform, dashboard: TableRef) -> None:
+        self._log = platform.loads.refresh_log()
+        self._platform = platform
+        self._dashboard = dashboard
+
+    def record(self, row: RefreshRow) -> None:
+        ended = replace(row, ended_at=dt.datetime.now(dt.UTC))
+        self._try(lambda: self._log.record(ended), "the refresh is not in the log of refreshes")
+
+    def remember(self, what: Mapping[str, Any]) -> None:
+        self._try(lambda: self._log.remember(self._dashboard, what), "the next attempt knows less of this one")
+
+    def remembered(self) -> Mapping[str, Any]:
+        found: list[Mapping[str, Any]] = []
+        self._try(lambda: found.append(self._log.remembered(self._dashboard)), "nothing is known of earlier attempts")
+        return found[0] if found else {}
+
+    def _try(self, work: Callable[[], None], otherwise: str) -> None:
+        try:
+            work()
+        except ControlError as error:
+            self._platform.log.warning("%s: %s\n%s", self._dashboard, otherwise, error)
 
 
 def probe(spec: RefreshSpec, *, connection: ConnectionSpec | None, root: Path, platform: Platform) -> bool:
@@ -176,6 +258,20 @@ def _refuse_from_afar(spec: RefreshSpec, *, platform: Platform, where: str) -> N
         )
 
 
+def _opened(spec: RefreshSpec, judge: Judge, *, platform: Platform, where: str) -> OpenInputs:
+    """The tables as they were judged: none was built between the look at how they stand and their opening."""
+    state = judge()
+    for _ in range(_OPENINGS):
+        opened = _open(spec.inputs, platform=platform, where=where)
+        before, state = state, judge()
+        if state == before:
+            return opened
+    raise InputsError(
+        f"{where}: not refreshed: what it shows was built anew {_OPENINGS} times while it was being opened"
+        "\n  it is due again when that has come to rest"
+    )
+
+
 def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> OpenInputs:
     opened = open_inputs(refs, platform=platform)
     if opened.missing:
@@ -185,6 +281,38 @@ def _open(refs: tuple[TableRef, ...], *, platform: Platform, where: str) -> Open
     if opened.deferred:
         platform.log.info("%s: shows the shared %s", where, ", ".join(map(str, opened.deferred)))
     return opened
+
+
+def _shown(table: TableReader, platform: Platform) -> ShownTable:
+    batch = table.batch if isinstance(table, DeltaTableReader) else 0
+    return ShownTable(version=table.version, batch=batch, made_at=_made_at(table, platform))
+
+
+def _read(readers: Mapping[TableRef, TableReader], platform: Platform) -> dict[str, TableReader]:
+    """All that is read by its full name: tables, views, and what lies below these."""
+    found: dict[str, TableReader] = {}
+    for ref, table in readers.items():
+        if isinstance(table, DeltaTableReader | ViewReader):
+            found[shown_name(ref, table, platform.lake)] = table
+        if isinstance(table, ViewReader):
+            found |= _read(table.inputs, platform)
+    return found
+
+
+def _moved(spec: RefreshSpec, cut: Mapping[str, ShownTable], *, platform: Platform) -> tuple[str, ...]:
+    """What has another version by now."""
+    try:
+        now = _read(open_inputs(spec.inputs, platform=platform).readers, platform)
+    except PlatformError as error:
+        # The dashboard is refreshed all the same; the event log tells what is newer.
+        platform.log.warning("%s: not known what moved while it was refreshed\n%s", spec.ref, error)
+        return ()
+    return tuple(name for name, shown in cut.items() if name not in now or now[name].version != shown.version)
+
+
+def _time_left(limit: dt.timedelta | None) -> dt.timedelta | None:
+    """What a plug-in may take of the limit of its step, so that it ends by itself before it is ended."""
+    return None if limit is None else limit - min(limit / 10, _LAST_MOMENTS)
 
 
 def _made_at(table: TableReader, platform: Platform) -> dt.datetime | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from platform_core.errors import SchemaError, redacted
+from platform_core.errors import SchemaError, Unclassified, redacted
 from platform_core.lake.column_names import ColumnNames
 from platform_core.lake.columns import conform, lake_schema, widened
 from platform_core.operations.masking import Masking
@@ -148,7 +148,7 @@ def _refuse_new(spec: IngestionSpec, new: tuple[str, ...], every: ColumnNames) -
     unsaid = [every.sources[every.lake.index(name)] for name in new if name not in said]
     if spec.holds_personal_data and unsaid:
         example = "".join(f"\n    {_yaml_key(name)}: {{}}" for name in unsaid)
-        raise SchemaError(
+        raise Unclassified(
             f"{spec.ref}: {spec.object} has columns that are new: {', '.join(unsaid)}; nothing was written\n"
             "  the table holds personal data, so each must be classified first"
             + (f", at {spec.place}" if spec.place else "")

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from platform_core.errors import StepError, StorageError, redacted
-from platform_core.lake.delta import DeltaTableReader
+from platform_core.lake.delta import DeltaTableReader, data_files
 from platform_core.lake.storage import filesystem, local_path
 from platform_core.lake.views import ViewReader
-from platform_core.operations.inputs import shown_name
+from platform_core.operations.inputs import is_table, shown_name
 from platform_core.operations.platform import Platform
+from platform_core.operations.run_options import Window
 from platform_core.specs.processing import ProcessingSpec
 from platform_core.specs.sql import quoted
 from platform_core.specs.table import TableRef
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 BATCH_COLUMN = "_batch_id"
+_BRONZE = "bronze"
 
 Figure = int | float | str
 """A value that a step adds to the metadata of its run."""
@@ -110,9 +112,31 @@ class InputTable:
     @property
     def batch(self) -> int | None:
         """Highest batch id in the version that is read; None for a table without batches and for a view."""
-        if not isinstance(self._reader, DeltaTableReader) or BATCH_COLUMN not in self.schema.names:
-            return None
-        return self._reader.batch
+        return newest_batch(self.ref, self._reader)
+
+
+def newest_batch(ref: TableRef, reader: DeltaTableReader | ViewReader) -> int | None:
+    """Highest batch id in a table, as of the version that is read; None for a table without batches and for a view.
+
+    Bronze tells it by its newest commit. A table of a step that keeps the column has commits of its own, which count
+    otherwise: there the rows tell.
+    """
+    if not isinstance(reader, DeltaTableReader) or BATCH_COLUMN not in reader.schema.names:
+        return None
+    if ref.layer == _BRONZE:
+        return reader.batch
+    files = data_files(reader.handle, columns=(BATCH_COLUMN,))
+    if all(BATCH_COLUMN in file.highest for file in files):
+        return max((int(file.highest[BATCH_COLUMN]) for file in files), default=0)
+    found = (_largest(batch[BATCH_COLUMN]) for batch in reader.read(columns=(BATCH_COLUMN,)))
+    return max((batch for batch in found if batch is not None), default=0)
+
+
+def _largest(values: pa.Array) -> int | None:
+    import pyarrow.compute as pc
+
+    largest: int | None = pc.max(values).as_py()
+    return largest
 
 
 def _cast(stream: pa.RecordBatchReader, schema: pa.Schema, ref: TableRef) -> Iterator[pa.RecordBatch]:
@@ -169,12 +193,15 @@ class StepContext:
         self._spec = spec
         self._readers = inputs
         self._platform = platform
-        self._last = last
+        self._last = None if platform.run.full_refresh else last
+        self._has_asked_for_window = False
         self._figures: dict[str, Figure] = {}
         self.inputs = Inputs(
             {
                 name: InputTable(ref, inputs[ref], lambda: self._connection)
                 for name, ref in zip(spec.depends_on, spec.inputs, strict=True)
+                # What another system owns is a table of the lake or nothing that could be opened.
+                if ref in inputs or is_table(ref)
             }
         )
 
@@ -189,8 +216,32 @@ class StepContext:
 
     @property
     def last_success(self) -> dt.datetime | None:
-        """When the last successful run of this step began, UTC; None where there was none."""
+        """When the last successful run of this step began, UTC; None where there was none, or in a full refresh."""
         return self._last.started_at if self._last else None
+
+    @property
+    def full_refresh(self) -> bool:
+        """Whether the run makes the table anew: what the step returns is all that it holds afterwards.
+
+        There is no last success then, and every row has changed, so that most steps need not ask.
+        """
+        return self._platform.run.full_refresh
+
+    @property
+    def window(self) -> Window | None:
+        """The range of time that a backfill is for; None: the run is none.
+
+        A step that asks for it in a backfill makes rows of that range only, so its table must be of ``write:
+        partition`` or ``merge``. Such a run is no last success: what changed outside of the range is the next one's.
+        """
+        window = self._platform.run.window
+        self._has_asked_for_window |= window is not None
+        return window
+
+    @property
+    def is_backfill(self) -> bool:
+        """Whether the step has asked for the range of a backfill, and got one."""
+        return self._has_asked_for_window
 
     @property
     def variables(self) -> Mapping[str, Any]:
@@ -211,7 +262,8 @@ class StepContext:
         """Rows of an input that were written after the last successful run of this step had read it.
 
         It goes by batch id, not by a clock: a load that was under way while that run read is not missed. All rows
-        where there was no such run. Rows that the source has deleted since are among them, ``_is_deleted`` set.
+        where there was no such run, and in a full refresh. Rows that the source has deleted since are among them,
+        ``_is_deleted`` set. Files without such rows are not read.
 
         Raises:
             StepError: the table is no input of this step, or its rows carry no batch id.

@@ -8,18 +8,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cache
+from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_core.errors import DeletesStopped
+from platform_core.lake import batch_sink
 from platform_core.lake.batch_sink import BatchSink
 from platform_core.lake.bronze import bronze_schema
+from platform_core.lake.content import content_of, mark_of
 from platform_core.lake.delta import batch_of, open_table
+from platform_core.lake.freshness import is_newest
 from platform_core.lake.landing import batch_uri
 from platform_core.lake.prefetch import prefetched
-from platform_core.lake.row_hash import HASH_FIELD, with_hash
+from platform_core.lake.row_hash import HASH_FIELD, HASH_VERSION, with_hash
 from platform_core.lake.source_state import remove_state, remove_states, write_state
 from platform_core.lake.watermark import check_cursor
 from platform_core.operations.applying import KEYS, Batch, apply_batch, lake_name, stopped
@@ -47,6 +53,8 @@ class Transfer:
         stateful: the source's memory of this batch is kept.
         state: what the source knew after the batch that bronze holds.
         read_state: what of it the source is given; a reload gives it none.
+        anew: look into bronze even where the load before this one read the same rows.
+        seen: what tells the next load that it has read the same rows; None: nothing does.
     """
 
     spec: IngestionSpec
@@ -63,7 +71,11 @@ class Transfer:
     stateful: bool = False
     state: bytes | None = field(default=None, repr=False)
     read_state: bytes | None = field(default=None, repr=False)
+    anew: bool = False
     largest: Any = field(default=None, init=False)
+    seen: str | None = field(default=None, init=False)
+    _content: str | None = field(default=None, init=False)
+    _same: BronzeOutcome | None = field(default=None, init=False)
     _state_written: bool = field(default=False, init=False)
 
     def run(self) -> LoadResult:
@@ -98,7 +110,7 @@ class Transfer:
             state = self._new_state()
             notes = self._notes()
             try:
-                outcome = self._apply(sink, intake, state)
+                outcome = self._same or self._apply(sink, intake, state)
             except DeletesStopped as error:
                 raise self._stopped(error, sink, state) from None
             except BaseException:
@@ -109,6 +121,7 @@ class Transfer:
             if outcome.committed:
                 sink.keep()
         self._tidy_states(outcome)
+        self.seen = self._mark(outcome)
         return replace(self._result(sink, intake, outcome), notes=notes)
 
     def _fill(self, sink: BatchSink, reader: pa.RecordBatchReader, intake: Intake) -> None:
@@ -132,13 +145,61 @@ class Transfer:
     def _prepared(
         self, batches: Iterator[pa.RecordBatch], intake: Intake, watch: Stopwatch
     ) -> Iterator[pa.RecordBatch]:
+        shaped = self._shaped(batches, intake, watch)
+        # A small table is one batch, and that is all only once there is no second one.
+        first, second = next(shaped, None), next(shaped, None)
+        if second is None:
+            with watch.phase("hash"):
+                self._recognise(first, intake)
+            if self._same is not None:
+                return
+        for batch in chain((each for each in (first, second) if each is not None), shaped):
+            with watch.phase("hash"):
+                # Keys are looked for, and their rows compared with none.
+                hashed = batch if self.keys_only else with_hash(batch)
+            yield hashed
+
+    def _shaped(self, batches: Iterator[pa.RecordBatch], intake: Intake, watch: Stopwatch) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             with watch.phase("mask"):
                 shaped = self._new_rows(intake.shaped(batch))
-            with watch.phase("hash"):
-                # Keys are looked for, and their rows compared with none.
-                hashed = shaped if self.keys_only else with_hash(shaped)
-            yield hashed
+            yield shaped
+
+    def _recognise(self, rows: pa.RecordBatch | None, intake: Intake) -> None:
+        """Find out whether the load before this one read the same rows, and bronze is as that one left it."""
+        spec, lease = self.spec, self.lease
+        count = 0 if rows is None else rows.num_rows
+        # What a source with a memory hands over twice is there twice, and so it is with an append.
+        repeats = self.stateful or (spec.mode is LoadMode.APPEND and count > 0)
+        large = rows is not None and rows.nbytes > batch_sink.HELD_BYTES
+        # A history may lack what a crash kept from it.
+        if self.keys_only or repeats or spec.snapshot_history or large:
+            return
+        self._content = content_of(rows, intake.schema)
+        if lease.table is None or lease.ticket.seen is None or self.anew:
+            return
+        unchanged = BronzeOutcome(
+            inserted=0,
+            updated=0,
+            deleted=0,
+            unchanged=count,
+            late=0,
+            version=lease.table.version(),
+            committed=False,
+            written_bytes=0,
+        )
+        lake = self.platform.lake
+        if self._mark(unchanged) == lease.ticket.seen and is_newest(
+            lease.table, lake.table(spec.ref), storage_options=lake.storage_options
+        ):
+            self._same = unchanged
+
+    def _mark(self, outcome: BronzeOutcome) -> str | None:
+        """What stands for these rows in the version of bronze that has them; None where they are not all in it."""
+        if self._content is None or outcome.late or outcome.quarantined:
+            return None
+        batch = self.lease.batch_id if outcome.committed else self.lease.held_batch
+        return mark_of(self._content, terms=_terms(self.spec), version=outcome.version, batch=batch)
 
     def _intake(self, given: pa.Schema) -> Intake:
         spec = self.spec
@@ -254,6 +315,17 @@ class Transfer:
             columns=dict(zip(intake.names.lake, intake.names.sources, strict=True)),
             **counted(outcome),
         )
+
+
+def _terms(spec: IngestionSpec) -> str:
+    """All but the rows and the table that decides what a load does: another release may see the same rows otherwise."""
+    names = (spec.cursor, spec.sequence_by, spec.deleted_flag)
+    return repr((_release(), HASH_VERSION, str(spec.mode), spec.key, names, str(spec.on_bad_key)))
+
+
+@cache
+def _release() -> str:
+    return version("edp-platform-core")
 
 
 def _largest(values: list[Any]) -> Any:

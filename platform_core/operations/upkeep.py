@@ -12,6 +12,7 @@ from platform_core.lake import upkeep as lake_upkeep
 from platform_core.lake.delta import batch_of, open_table
 from platform_core.lake.upkeep import Busy, Compacted, Freed
 from platform_core.operations.platform import Platform
+from platform_core.specs.processing import EXTERNAL_LAYER
 from platform_core.specs.table import TableRef
 from platform_core.specs.upkeep import Operation, UpkeepSpec
 
@@ -130,7 +131,8 @@ class _Work:
         found = set(lake_upkeep.tables(lake)) if self.spec.operation is not Operation.LANDING else set()
         if self.spec.operation in (Operation.LANDING, Operation.ORPHANS):
             found |= set(lake_upkeep.landed_tables(lake))
-        yield from sorted(ref for ref in found if self.spec.covers(ref))
+        # What another system owns is kept by that system.
+        yield from sorted(ref for ref in found if self.spec.covers(ref) and ref.layer != EXTERNAL_LAYER)
 
     def keep(self, ref: TableRef) -> None:
         try:

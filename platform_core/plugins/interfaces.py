@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from platform_core.errors import PluginError, SecretError
+from platform_core.errors import PluginError, SecretError, SourceError
 from platform_core.specs.alerts import Severity
 from platform_core.specs.base import Model
 from platform_core.specs.ingestion import LoadMode, OnBadKey
+from platform_core.specs.step_kinds import Compare
 from platform_core.specs.table import TableRef
 
 if TYPE_CHECKING:
@@ -179,6 +180,21 @@ class ReadRequest:
     options: Any = field(default_factory=NoOptions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a source says of an object, without reading its rows.
+
+    Args:
+        version: tells one state of the object from the next: at most 200 characters, without a value of a row.
+        changed_at: when it came to be so, UTC; None: the source does not say.
+        figures: numbers and short texts for people, without a value of a row.
+    """
+
+    version: str
+    changed_at: dt.datetime | None = None
+    figures: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
 class Source(ABC):
     """Somewhere rows come from.
 
@@ -193,6 +209,9 @@ class Source(ABC):
     """sqlglot's name of the SQL in which a query or a filter is written; None: the source takes neither."""
     keeps_state: ClassVar[bool] = False
     """Whether the source knows by itself what it has read, so that ``incremental`` and ``append`` need no cursor."""
+
+    compares: ClassVar[frozenset[Compare]] = frozenset()
+    """By what :meth:`observe` can tell two states of an object apart; empty: the source cannot be observed."""
 
     def __init__(self, options: Any, *, secret: Callable[[str], Secret]) -> None:
         """Keep the options; connect only when read.
@@ -236,6 +255,23 @@ class Source(ABC):
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the last read once its reader is drained: a line each, without a row value."""
         return ()
+
+    @classmethod
+    def check_object(cls, object_: str) -> None:  # noqa: ARG003 - a source that knows its objects uses it
+        """Refuse what could be no object of any such source, by its text alone; SourceError says why.
+
+        Called while control files are checked, of what is to be observed. By default every text passes.
+        """
+        return  # not abstract: most sources take any text
+
+    def observe(self, request: ReadRequest, *, by: Compare) -> Observation:
+        """Tell how an object stands; SourceError where it is not there, or cannot be looked at.
+
+        Args:
+            request: only its object counts.
+            by: one of :attr:`compares`. ``CONTENT`` reads it all, and two states of equal content are one version.
+        """
+        raise SourceError(f"{type(self).__name__} cannot tell whether '{request.object}' has changed")
 
     def close(self) -> None:
         """Release what :meth:`read` holds; called once, also after an error. Nothing by default."""
@@ -319,6 +355,21 @@ class TableReader(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShownTable:
+    """What a dashboard shows of one table.
+
+    Args:
+        version: Delta version; of a view a number that grows with the view and with what it reads.
+        batch: newest batch id in that version; 0 where the table has no batches.
+        made_at: when that version was committed, UTC; None where nobody can tell.
+    """
+
+    version: int
+    batch: int = 0
+    made_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RefreshRequest:
     """What a dashboard refresh works with.
 
@@ -331,6 +382,10 @@ class RefreshRequest:
         as_of: when the newest shown table was made, UTC.
         log: takes one line of progress.
         cancelled: true once the run is being cancelled; poll it while waiting.
+        timeout: how long it may take; None: as long as the dashboard thinks right.
+        cut: what is shown of each table, by its full name.
+        remembered: what :attr:`remember` was last given, by an attempt that may have failed or died since.
+        remember: keeps a few plain values for the next attempts, in place of the ones before; no secret, no row value.
     """
 
     name: str
@@ -341,6 +396,10 @@ class RefreshRequest:
     log: Callable[[str], None]
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     cancelled: Callable[[], bool] = lambda: False
+    timeout: dt.timedelta | None = None
+    cut: Mapping[str, ShownTable] = field(default_factory=dict)
+    remembered: Mapping[str, Any] = field(default_factory=dict)
+    remember: Callable[[Mapping[str, Any]], None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -542,6 +601,37 @@ class BronzeOutcome:
     committed: bool
     written_bytes: int
     quarantined: int = 0
+
+
+class SparkSessions(ABC):
+    """Gives Spark steps their sessions; chosen by the environment, under ``spark``.
+
+    An instance is made for one step. What a step leaves behind in a session must not be there for the next one.
+    """
+
+    Options: ClassVar[type[Model]] = NoOptions
+
+    def __init__(self, options: Any, *, secret: Callable[[str], Secret]) -> None:
+        """Keep the options; reach nothing yet.
+
+        Args:
+            options: an instance of :attr:`Options`.
+            secret: gives the value of a named secret.
+        """
+        self.options = options
+        self.secret = secret
+
+    @abstractmethod
+    def open(self, *, name: str) -> Any:
+        """A ``pyspark.sql.SparkSession``; PluginError where pyspark or what it needs is not installed.
+
+        Args:
+            name: what an operator of the Spark sees as the name of the work.
+        """
+
+    @abstractmethod
+    def close(self, session: Any) -> None:
+        """Give a session back; called once, also after an error."""
 
 
 class Engine(ABC):

@@ -14,6 +14,7 @@ GROUPS = {
     "mask": "edp.masks",
     "dashboard": "edp.dashboards",
     "engine": "edp.engines",
+    "spark": "edp.spark",
     "secret store": "edp.secrets",
     "alert channel": "edp.alerts",
 }

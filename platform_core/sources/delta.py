@@ -11,7 +11,7 @@ from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 
 from platform_core.errors import SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret
+from platform_core.plugins.interfaces import Observation, ReadRequest, Secret
 from platform_core.sources.cursor_range import CursorRange
 from platform_core.sources.delta_changes import (
     Position,
@@ -24,12 +24,13 @@ from platform_core.sources.delta_changes import (
 )
 from platform_core.sources.delta_engine import Engine
 from platform_core.sources.delta_options import DeltaObjectOptions, DeltaOptions
-from platform_core.sources.delta_tables import DeltaRoot, OpenTable, Scanned
+from platform_core.sources.delta_tables import DeltaRoot, OpenTable, Scanned, check_path
 from platform_core.sources.naming import check_columns
 from platform_core.sources.sql_source import SqlSource
 from platform_core.sources.statement import Statement, check_filter, check_query, select_statement, written
 from platform_core.sources.streaming import Batches, Stream, Streams, shaped
 from platform_core.specs.ingestion import LoadMode
+from platform_core.specs.step_kinds import Compare
 
 _DIALECT = "duckdb"
 _ROWS = "edp_table"
@@ -43,6 +44,7 @@ class DeltaSource(SqlSource):
     kind = "deltalake"
     dialect = _DIALECT
     keeps_state = True
+    compares = frozenset({Compare.STAMP})
 
     def __init__(self, options: DeltaOptions, *, secret: Callable[[str], Secret]) -> None:
         super().__init__(options, secret=secret)
@@ -78,6 +80,17 @@ class DeltaSource(SqlSource):
     def state(self) -> bytes | None:
         """Up to which version of which table was read."""
         return self._state
+
+    @classmethod
+    def check_object(cls, object_: str) -> None:
+        """Refuse what is no path below a root."""
+        check_path(object_, where=f"delta '{object_}'")
+
+    def observe(self, request: ReadRequest, *, by: Compare) -> Observation:
+        """The newest commit that changed rows: what only tidies a table up makes no new version of it."""
+        table = self._open(request)
+        version, changed_at = table.newest_change()
+        return Observation(version=f"{table.id}:{version}", changed_at=changed_at, figures={"version": version})
 
     def close(self) -> None:
         """End unfinished reads."""

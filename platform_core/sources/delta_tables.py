@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,23 @@ _ARROW_TYPES = {
 }
 """DataFusion's names. No floats: file statistics leave out NaN, and where smallest and largest are equal DataFusion
 gives that value in place of what the file holds."""
+
+
+_COMMITS_LOOKED_AT = 200
+_CHANGE_NO_ROW = frozenset(
+    {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "ADD FEATURE", "UPGRADE PROTOCOL", "FSCK"}
+)
+"""Operations, as Spark and delta-rs name them, after which every row is as it was."""
+
+
+def check_path(path: str, *, where: str) -> None:
+    """Refuse what is no path below a root; SourceError says so."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..", "~") for part in parts) or any(sign in path for sign in "\\:?#%*\0"):
+        raise SourceError(
+            f"{where}: the object must be a path below the connection's root, such as sales/orders\n"
+            "  absolute paths, '..', '~', URLs, backslashes and wildcards are refused"
+        )
 
 
 class DeltaRoot:
@@ -84,12 +102,7 @@ class DeltaRoot:
         return OpenTable(table, schema, options, where)
 
     def _uri(self, path: str, where: str) -> str:
-        parts = path.split("/")
-        if any(part in ("", ".", "..", "~") for part in parts) or any(sign in path for sign in "\\:?#%*\0"):
-            raise SourceError(
-                f"{where}: the object must be a path below the connection's root, such as sales/orders\n"
-                "  absolute paths, '..', '~', URLs, backslashes and wildcards are refused"
-            )
+        check_path(path, where=where)
         if "://" not in self._root:
             root = Path(self._root).resolve()
             if not (root / path).resolve().is_relative_to(root):
@@ -129,6 +142,19 @@ class OpenTable:
     def has_change_feed(self) -> bool:
         """Whether the change data feed is on."""
         return self.handle.metadata().configuration.get("delta.enableChangeDataFeed", "").lower() == "true"
+
+    def newest_change(self) -> tuple[int, dt.datetime | None]:
+        """Version and time, UTC, of the newest commit that may have changed rows; None where the log does not say.
+
+        A table that was only tidied up for long is told by the oldest of the commits that were looked at.
+        """
+        with delta_errors(f"{self.where}: cannot read the log"):
+            commits = self.handle.history(_COMMITS_LOOKED_AT)
+        changes = [commit for commit in commits if commit.get("operation") not in _CHANGE_NO_ROW]
+        found = changes[0] if changes else commits[-1] if commits else {}
+        stamp = found.get("timestamp")
+        made = None if stamp is None else dt.datetime.fromtimestamp(stamp / 1_000, dt.UTC)
+        return int(found.get("version", self.version)), made
 
     def scan(self, names: list[str], within: CursorRange) -> pa.RecordBatchReader:
         """Stream columns; rows outside the range are left out where that can be told by file or value.

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from platform_core.errors import SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import Observation, ReadRequest, Secret, Source
 from platform_core.sources import file_formats
 from platform_core.sources.delimited import BadRows
 from platform_core.sources.file_content import FileContent
 from platform_core.sources.file_ledger import Ledger
+from platform_core.sources.file_observation import observed
 from platform_core.sources.file_options import FileOptions, FilesOptions
+from platform_core.sources.file_patterns import check_pattern
 from platform_core.sources.file_selection import Choice, settled
 from platform_core.sources.naming import check_columns, known
 from platform_core.sources.storage import Storage, StoredFile
@@ -32,6 +34,7 @@ from platform_core.sources.streaming import (
 )
 from platform_core.sources.types import parse_type
 from platform_core.specs.ingestion import LoadMode
+from platform_core.specs.step_kinds import Compare
 
 _MODIFIED = pa.timestamp("us", tz="UTC")
 
@@ -84,6 +87,7 @@ class FilesSource(Source):
     ObjectOptions = FileOptions
     kind = "file"
     keeps_state = True
+    compares = frozenset(Compare)
 
     def __init__(self, options: FilesOptions, *, secret: Callable[[str], Secret]) -> None:
         super().__init__(options, secret=secret)
@@ -121,6 +125,21 @@ class FilesSource(Source):
     def notes(self) -> tuple[str, ...]:
         """What the last drained read has left out."""
         return self._notes
+
+    @classmethod
+    def check_object(cls, object_: str) -> None:
+        """Refuse a pattern that leads out of any root."""
+        check_pattern(object_, where=f"files '{object_}'")
+
+    def observe(self, request: ReadRequest, *, by: Compare) -> Observation:
+        """How the files that match stand, all of them together; one that is still being written is an error."""
+        where = f"files '{request.object}'"
+        options, storage = FileOptions(), self._opened()
+        files = storage.list(request.object, partial=options.partial_names, where=where)
+        if not files:
+            raise storage.nothing_found(where=where)
+        files = self._complete(files, request, options, None, storage, [], where)
+        return observed(files, storage, by=by, where=where)
 
     def close(self) -> None:
         """Close the files of unfinished reads, and the connection."""

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from platform_core.errors import SourceError
-from platform_core.plugins.interfaces import Cursor, ReadRequest, Secret, Source
+from platform_core.plugins.interfaces import Cursor, Observation, ReadRequest, Secret, Source
 from platform_core.sources.cursor_range import CursorRange
 from platform_core.sources.json_values import Record, batches
 from platform_core.sources.naming import check_columns
 from platform_core.sources.rest_client import Client, Service
+from platform_core.sources.rest_observation import observed
 from platform_core.sources.rest_options import RestObjectOptions, RestOptions
 from platform_core.sources.rest_paging import Page, Paging, named
 from platform_core.sources.streaming import Batches, Stream, Streams, shaped
 from platform_core.sources.types import parse_type
+from platform_core.specs.step_kinds import Compare
 
 _LOOK_AHEAD_ROWS = 1000
 _LOOK_AHEAD_PAGES = 5
@@ -46,6 +48,7 @@ class RestSource(Source):
     Options = RestOptions
     ObjectOptions = RestObjectOptions
     kind = "rest"
+    compares = frozenset(Compare)
 
     def __init__(self, options: RestOptions, *, secret: Callable[[str], Secret]) -> None:
         super().__init__(options, secret=secret)
@@ -75,6 +78,17 @@ class RestSource(Source):
                 interrupt=client.abort,
             )
         return self._streams.reader(schema, stream)
+
+    @classmethod
+    def check_object(cls, object_: str) -> None:
+        """Refuse what is no path below a base URL."""
+        _url("", object_, f"rest '{object_}'")
+
+    def observe(self, request: ReadRequest, *, by: Compare) -> Observation:
+        """How the answer for a path stands; nothing of it is read as records."""
+        where = _where(request)
+        with closing(self._service.client(where=where)) as client:
+            return observed(client, _url(self.options.base_url, request.object, where), by=by, where=where)
 
     def close(self) -> None:
         """Close the connections of unfinished reads."""

@@ -56,13 +56,17 @@ class Answer:
         url: whom it came from, after redirects.
         status: 200 or 204.
         links: values of the header Link.
-        body: decompressed.
+        body: decompressed; empty where it was not asked for.
+        etag: the header ETag; empty where there is none.
+        modified: the header Last-Modified; empty where there is none.
     """
 
     url: str
     status: int
     links: tuple[str, ...]
     body: bytes
+    etag: str = ""
+    modified: str = ""
 
 
 class Service:
@@ -135,12 +139,12 @@ class Client:
         )
         self._closing = threading.Event()
 
-    def get(self, url: str, *, limit: int, what: str, read: Callable[[Answer], T]) -> T:
+    def get(self, url: str, *, limit: int | None, what: str, read: Callable[[Answer], T]) -> T:
         """Ask for a URL until its answer is complete and ``read`` takes it.
 
         Args:
             url: absolute.
-            limit: most bytes of the body, unpacked.
+            limit: most bytes of the body, unpacked; None: the body is not read.
             what: where the URL comes from, for messages.
             read: makes something of the answer; raises TransientFaultError where asking again may help.
 
@@ -197,7 +201,7 @@ class Client:
         if self._closing.wait(max(seconds, 0.0)):
             raise SourceError(f"{self._where}: the source was closed before all rows were read")
 
-    def _ask(self, url: str, *, limit: int, what: str) -> Answer | None:
+    def _ask(self, url: str, *, limit: int | None, what: str) -> Answer | None:
         """One attempt, redirects included; None: the credentials were refused."""
         for _ in range(_MOST_REDIRECTS + 1):
             origin = self._service.hosts.check(url, where=self._where, what=what)
@@ -207,7 +211,7 @@ class Client:
             url, what = found, "the redirect"
         raise SourceError(f"{self._where}: more than {_MOST_REDIRECTS} redirects in a row, the last to {shown(url)}")
 
-    def _exchange(self, url: str, *, origin: Origin, limit: int) -> Answer | str | None:
+    def _exchange(self, url: str, *, origin: Origin, limit: int | None) -> Answer | str | None:
         """One request: its answer, the URL that it is redirected to, or None for refused credentials."""
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "edp"}
         if origin == self._service.hosts.base:
@@ -215,7 +219,7 @@ class Client:
         return self._sent("GET", url, headers=headers, content=None, limit=limit)
 
     def _sent(
-        self, method: str, url: str, *, headers: dict[str, str], content: bytes | None, limit: int
+        self, method: str, url: str, *, headers: dict[str, str], content: bytes | None, limit: int | None
     ) -> Answer | str | None:
         options, where = self._options, self._where
         self._wait(self._service.pace.seconds())
@@ -250,13 +254,14 @@ class Client:
         if self._closing.is_set():
             raise SourceError(f"{self._where}: the source was closed before all rows were read") from None
 
-    def _taken(self, response: httpcore.Response, url: str, limit: int) -> Answer | str | None:
+    def _taken(self, response: httpcore.Response, url: str, limit: int | None) -> Answer | str | None:
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers]
         first = dict(reversed(headers))
         status = response.status
         if status in (200, 204):
             links = tuple(value for name, value in headers if name == "link")
-            return Answer(url, status, links, b"" if status == 204 else self._body(response, first, url, limit))
+            body = b"" if status == 204 or limit is None else self._body(response, first, url, limit)
+            return Answer(url, status, links, body, first.get("etag", ""), first.get("last-modified", ""))
         if status in _REDIRECTS and "location" in first:
             try:
                 return str(httpx.URL(url).join(first["location"]))

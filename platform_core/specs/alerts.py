@@ -172,7 +172,9 @@ class AlertRule(Spec):
         default=None, description="Tell again after this time what is not mended; default: once is enough."
     )
     late_after: Duration | None = Field(
-        default=None, description="late: so long after the time of its schedule no run of the workstream has succeeded."
+        default=None,
+        description="late: so long after the time of its schedule no run of the workstream has succeeded. Tables with "
+        "an expectation 'fresh' are watched without it: late is what nothing has built for so long.",
     )
     stale_after: Duration | None = Field(
         default=None, description="stale: a dashboard shows data that is older than this."
@@ -183,7 +185,8 @@ class AlertRule(Spec):
     def _check_events(self) -> Self:
         for event, field in ((AlertEvent.LATE, "late_after"), (AlertEvent.STALE, "stale_after")):
             given = getattr(self, field) is not None
-            if event in self.events and not given:
+            # Tables that say themselves how fresh they are to be can be late without it.
+            if event is AlertEvent.STALE and event in self.events and not given:
                 raise ValueError(f"'{field}' is missing: event {event} needs it")
             if given and event not in self.events:
                 raise ValueError(f"'{field}' means nothing without event {event}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from platform_core.specs.base import Name, Plain, Spec
+from platform_core.specs.run_policy import MaxConcurrent
 
 
 class ConnectionSpec(Spec):
@@ -22,8 +23,9 @@ class ConnectionSpec(Spec):
     workstream: Name
     type: str = Field(description="Name of the source plug-in: files, sqlite, postgres, …")
     description: str = ""
-    max_concurrent: int | None = Field(
-        default=None, ge=1, description="Most loads that may read from this connection at a time; None: no limit."
+    max_concurrent: MaxConcurrent | None = Field(
+        default=None,
+        description="Most steps that may use this connection at a time, in all runs together; None: no limit.",
     )
     options: Plain = Field(default_factory=dict, description="The plug-in's own options, as declared.")
 

@@ -5,6 +5,7 @@ The name is never compared in code: what differs between environments is a value
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -17,9 +18,11 @@ from platform_core.errors import ConfigError, Issue, Place
 from platform_core.specs.alerts import AlertsSpec
 from platform_core.specs.base import Duration, Model, Name, Plain, SecretRef, Spec
 from platform_core.specs.person import Person
+from platform_core.specs.run_policy import MaxConcurrent
 from platform_core.specs.upkeep import Size
 
 _FOLDER = Path("dagster_home/environments")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,254}")
 
 
 class LakeSpec(Model):
@@ -82,6 +85,34 @@ class DatabaseSpec(Model):
     password: SecretRef | None = Field(default=None, description="Password of the database's user.")
 
 
+class DbtChoice(Model):
+    """Where dbt projects are built: in DuckDB, or in a database of the environment."""
+
+    target: str | None = Field(
+        default=None, description="Target in each project's profiles.yml; default: the profile's own."
+    )
+    database: Name | None = Field(
+        default=None,
+        description="One of databases, which a target of type postgres builds in: the lake tables that models read are "
+        "copied there, and what models publish is copied back.",
+    )
+    variables: dict[str, str | SecretRef] = Field(
+        default_factory=dict,
+        description="Environment variables for profiles.yml, such as {PGHOST: db.example}; a secret is written "
+        "{secret: <name>}, and its variable begins with DBT_ENV_SECRET_, which keeps it out of dbt's logs.",
+    )
+
+    @field_validator("variables")
+    @classmethod
+    def _check_variables(cls, value: dict[str, str | SecretRef]) -> dict[str, str | SecretRef]:
+        for name, given in value.items():
+            if not _VARIABLE.fullmatch(name) or name.startswith("EDP_"):
+                raise ValueError("a variable's name is upper case letters, digits and _, and does not begin with EDP_")
+            if isinstance(given, SecretRef) and not name.startswith("DBT_ENV_SECRET_"):
+                raise ValueError("a variable that holds a secret begins with DBT_ENV_SECRET_")
+        return value
+
+
 class LogsSpec(Model):
     """Log files for Loki, Elastic and the like, in ``logs/`` of the state folder."""
 
@@ -98,6 +129,16 @@ class PluginChoice(Model):
     options: Plain = Field(default_factory=dict)
 
 
+class EngineChoice(PluginChoice):
+    """An engine, its options, and how many steps may use it."""
+
+    max_concurrent: MaxConcurrent | None = Field(
+        default=None,
+        description="Most steps that may use the engine at a time, in all runs together; default: no limit but that "
+        "of each run.",
+    )
+
+
 class EnvironmentSpec(Spec):
     """What differs between a laptop, staging and production."""
 
@@ -107,11 +148,15 @@ class EnvironmentSpec(Spec):
     secret_warning: Duration = Field(
         default=timedelta(days=30), description="How long before its end a secret is warned of, in lists and in logs."
     )
-    engine: PluginChoice = Field(default=PluginChoice(type="local"))
+    engine: EngineChoice = Field(default=EngineChoice(type="local"))
+    spark: EngineChoice | None = Field(
+        default=None, description="Where steps of kind spark get their session; default: there are none of them here."
+    )
     control: ControlSpec = Field(default=ControlSpec(), description="The control database.")
     databases: dict[Name, DatabaseSpec] = Field(
         default_factory=dict, description="Databases that tables are served from, by name."
     )
+    dbt: DbtChoice = Field(default=DbtChoice(), description="How dbt projects are built.")
     alerts: AlertsSpec | None = Field(default=None, description="How people are told; default: nobody is.")
     logs: LogsSpec | None = Field(
         default=None, description="Logs of steps as JSON lines, one file a process; default: none are written."
@@ -126,11 +171,22 @@ class EnvironmentSpec(Spec):
 
     _person: Person | None = PrivateAttr(default=None)
 
+    @field_validator("dbt")
+    @classmethod
+    def _check_dbt(cls, value: DbtChoice, info: ValidationInfo) -> DbtChoice:
+        known = info.data.get("databases", {})
+        if value.database is not None and value.database not in known:
+            names = ", ".join(known) or "none is declared"
+            raise ValueError(f"database '{value.database}' is not one of 'databases': {names}")
+        return value
+
     @field_validator("developer")
     @classmethod
     def _check_developer(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("schedules"):
             raise ValueError("a personal environment starts nothing by itself: remove 'schedules: true'")
+        if value and info.data.get("alerts") is not None:
+            raise ValueError("what one person tries out is nobody else's alarm: remove 'alerts'")
         control = info.data.get("control")
         if value and isinstance(control, ControlSpec) and control.manifest is not ManifestOrigin.FILES:
             raise ValueError("a personal environment runs what its user's control files say: remove 'manifest'")

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from platform_core.specs.base import Column, Columns, Duration, Model, Name, Owner, Plain, Spec, Tags
 from platform_core.specs.expectation import Expectations, check_apart
+from platform_core.specs.run_policy import EntryPriority, EntryRetries, Paused, Timeout
 from platform_core.specs.table import TableRef
 
 TECHNICAL_COLUMNS = ("_is_current", "_is_deleted", "_modified_at", "_batch_id", "_row_hash")
@@ -161,11 +162,14 @@ class IngestionSpec(Spec):
     columns: dict[Column, ColumnSpec] = Field(default_factory=dict)
     expectations: Expectations = Field(default=(), description="What is expected of its current rows; each is a check.")
     options: Plain = Field(default_factory=dict, description="Options of the source plug-in for this object.")
-    paused: bool = Field(default=False, description="Neither scheduled nor requested; it can be run by hand.")
+    paused: Paused = False
     description: str = ""
     tags: Tags = Field(default_factory=dict)
     owners: tuple[Owner, ...] = ()
     isolated: bool = Field(default=False, description="Run in a process of its own.")
+    priority: EntryPriority = None
+    retries: EntryRetries = None
+    timeout: Timeout = None
 
     @property
     def ref(self) -> TableRef:

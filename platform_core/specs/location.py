@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field, field_validator
 
 from platform_core.specs.base import Model, Name, Owner, Spec
+from platform_core.specs.run_policy import Priority
 
 RESERVED_WORKSTREAMS = ("main", "memory", "system", "temp")
 """Databases that DuckDB has already; a workstream is a database in SQL."""
@@ -49,6 +50,10 @@ class WorkstreamSpec(Spec):
         min_length=1, description="E-mail addresses, or team:<name>.", examples=[["team:mobility"]]
     )
     schedule: ScheduleSpec | None = None
+    priority: Priority = Field(
+        default=0,
+        description="-100 to 100, of its runs in the queue and of what it holds: the higher number goes first.",
+    )
 
     @field_validator("name")
     @classmethod

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from platform_core.specs.base import Name, Owner, Plain, Spec, TableName, Tags
+from platform_core.specs.run_policy import EntryPriority, EntryRetries, Paused, Timeout
 from platform_core.specs.table import TableRef
+
+
+class Cut(StrEnum):
+    """Which tables a dashboard may show together."""
+
+    CONSISTENT = "consistent"
+    LATEST = "latest"
 
 
 class RefreshSpec(Spec):
@@ -21,11 +31,18 @@ class RefreshSpec(Spec):
         default=None, description="Connection to the dashboard service, where it needs one."
     )
     shows: tuple[TableName, ...] = Field(min_length=1, description="Tables: layer.name or workstream.layer.name.")
-    paused: bool = Field(default=False, description="Neither scheduled nor requested; it can be run by hand.")
+    paused: Paused = False
+    cut: Cut = Field(
+        default=Cut.CONSISTENT,
+        description="consistent: only while all it shows is made from one state of whatever is behind; latest: as is.",
+    )
     title: str = ""
     description: str = ""
     tags: Tags = Field(default_factory=dict)
     owners: tuple[Owner, ...] = ()
+    priority: EntryPriority = None
+    retries: EntryRetries = None
+    timeout: Timeout = None
     options: Plain = Field(default_factory=dict)
 
     @property

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from platform_core.specs.base import Columns, Duration, Name, Owner, Spec, TableName, Tags
+from platform_core.specs.run_policy import EntryPriority, EntryRetries, Paused, Timeout
 from platform_core.specs.table import TableRef
 
 _SIZE = re.compile(r"([0-9]{1,6})\s*(KB|MB|GB)")
@@ -92,6 +93,10 @@ class UpkeepSpec(Spec):
     description: str = ""
     tags: Tags = Field(default_factory=dict)
     owners: tuple[Owner, ...] = ()
+    paused: Paused = False
+    priority: EntryPriority = None
+    retries: EntryRetries = None
+    timeout: Timeout = None
 
     @property
     def ref(self) -> TableRef:

@@ -17,7 +17,7 @@ from platform_core.operations.alerts.facts import (
     Surroundings,
     workstream_owner,
 )
-from platform_core.operations.alerts.raising import raise_alerts, remind
+from platform_core.operations.alerts.raising import is_unexplained, raise_alerts, remind
 from platform_core.plugins.interfaces import AlertMessage
 from platform_core.specs.alerts import AlertEvent, AlertRule, AlertsSpec, ChannelChoice, Severity
 from platform_core.specs.table import TableRef
@@ -46,6 +46,9 @@ AROUND = Surroundings(
         MARGIN: ("team:finance",),
     },
 )
+
+
+REFUSED = FailedStep(step="d", makes=(SALES,), error_class="InputsError", error="not up to date", at=NOW)
 
 
 def failed(name: str, error: str = "", *, error_class: str = "SourceError") -> FailedStep:
@@ -146,6 +149,13 @@ def test_tables_of_one_connection_that_fail_differently_are_told_apart() -> None
     assert sorted(len(cause.refs) for cause in found) == [1, 2]
 
 
+def test_names_of_tables_in_an_error_do_not_make_it_another_cause() -> None:
+    text = "sqlite table '{0}': cannot open /data/shop.db, asked for by crm.bronze.{0}: no such file as that of {0}"
+    around = Surroundings(connections={bronze(name): "crm.erp" for name in "ab"})
+    (cause,) = causes_of(run(*[failed(name, text.format(name)) for name in "ab"]), around=around)
+    assert cause.refs == (bronze("a"), bronze("b"))
+
+
 def test_figures_in_an_error_do_not_make_it_another_cause() -> None:
     steps = [failed(name, f"crm.bronze.{name}: no answer after {n} s") for n, name in enumerate(("orders", "riders"))]
     (cause,) = causes_of(run(*steps), around=AROUND)
@@ -156,8 +166,8 @@ def test_figures_in_an_error_do_not_make_it_another_cause() -> None:
     ("error_class", "error", "event", "severity"),
     [
         ("DeletesStopped", "would flag 900 of 1,000", AlertEvent.DELETE_STOP, Severity.ERROR),
-        ("SchemaError", "new column\n  the table holds personal data, so", AlertEvent.PRIVACY, Severity.CRITICAL),
-        ("SchemaError", "column gone", AlertEvent.FAILED, Severity.ERROR),
+        ("Unclassified", "columns that are new: a", AlertEvent.PRIVACY, Severity.CRITICAL),
+        ("SchemaError", "column gone; the table holds personal data", AlertEvent.FAILED, Severity.ERROR),
     ],
 )
 def test_the_event_follows_the_error(
@@ -169,9 +179,35 @@ def test_the_event_follows_the_error(
 
 
 def test_a_dashboard_that_waits_for_an_open_alert_makes_no_second_message(outbox: Outbox) -> None:
-    unfit = FailedStep(step="d", makes=(SALES,), error_class="RefreshError", error="not up to date", at=NOW)
-    messages = told(outbox, run(failed("orders")), run(unfit, run_id="later"))
-    assert len(messages) == 1
+    messages = told(outbox, run(failed("orders")), run(REFUSED, run_id="later"))
+    assert [message.title for message in messages] == ["crm.bronze.orders failed"]
+
+
+def test_a_dashboard_that_waits_for_a_run_that_died_makes_no_second_message(outbox: Outbox) -> None:
+    dead = run(skipped=[bronze("orders")], succeeded=False, error="the process of the run has ended")
+    messages = told(outbox, dead, run(REFUSED, run_id="later"))
+    assert [message.title for message in messages] == ["run of crm failed"]
+
+
+def test_a_dashboard_that_waits_for_what_failed_in_its_own_run_is_no_second_cause() -> None:
+    assert [cause.what for cause in causes_of(run(failed("orders"), REFUSED), around=AROUND)] == ["connection crm.erp"]
+
+
+def test_a_dashboard_whose_service_fails_is_told_though_a_table_below_it_failed_too(outbox: Outbox) -> None:
+    broken = FailedStep(step="d", makes=(SALES,), error_class="RefreshError", error="HTTP 403", at=NOW)
+    messages = told(outbox, run(failed("orders")), run(broken, run_id="later"))
+    assert [message.title for message in messages] == ["crm.bronze.orders failed", "crm.dashboard.sales failed"]
+
+
+def test_what_refused_its_inputs_is_unexplained_until_an_alert_says_what_is_wrong_with_them(outbox: Outbox) -> None:
+    refusing = run(REFUSED, run_id="later")
+    assert is_unexplained(refusing, outbox=outbox, around=lambda: AROUND)
+    told(outbox, run(failed("orders")))
+    assert not is_unexplained(refusing, outbox=outbox, around=lambda: AROUND)
+
+
+def test_what_failed_for_a_reason_of_its_own_is_not_waited_with(outbox: Outbox) -> None:
+    assert not is_unexplained(run(failed("orders")), outbox=outbox, around=lambda: AROUND)
 
 
 def test_a_dashboard_that_fails_by_itself_is_told(outbox: Outbox) -> None:

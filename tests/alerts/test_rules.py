@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
 
 from platform_core.control.environment import load_environment
 from platform_core.control.store.codec import codec
@@ -14,7 +16,8 @@ from platform_core.control.store.kinds import KINDS
 from platform_core.control.workspace import examine
 from platform_core.errors import ConfigError
 from platform_core.settings import Settings
-from platform_core.specs.alerts import AlertRule, QuietHours, Severity
+from platform_core.specs.alerts import AlertRule, AlertsSpec, QuietHours, Severity
+from tests.conftest import PROJECT
 
 RULES = """\
 rules:
@@ -122,8 +125,20 @@ def test_what_cannot_happen_is_not_promised(project: Path) -> None:
     )
     edit(project, "crm/control/location.yaml", ', schedule: {cron: "0 6 * * *", timezone: UTC}', "")
     told = faults(project)
-    assert "workstream 'crm' has no schedule, so nothing of it can be late" in told
+    assert "crm/control/alerts.yaml:9: workstream 'crm' has no schedule, so no run of it can be late" in told
     assert "workstream 'crm' has no dashboard, so none of it can be stale" in told
+
+
+def test_what_is_late_is_said_by_the_rule_or_by_a_table(project: Path) -> None:
+    edit(project, "crm/control/alerts.yaml", "deploy]", "late]")
+    told = faults(project)
+    assert "crm/control/alerts.yaml:6: 'late_after' is missing: event late needs it, or a table that says how" in told
+    for name, text in {
+        "connections": "connections: [{name: erp, type: sqlite, path: '${env.state}/erp.db'}]\n",
+        "ingestion": "source: erp\ntables: [{object: a, table: a, mode: append, expectations: [{fresh: 2 days}]}]\n",
+    }.items():
+        (project / "crm" / "control" / f"{name}.yaml").write_text(text)
+    assert faults(project) == ""
 
 
 @pytest.mark.parametrize(
@@ -187,3 +202,16 @@ def test_hours_within_one_day_end_on_that_day() -> None:
 
 def test_severities_have_an_order() -> None:
     assert sorted(Severity, key=lambda each: each.rank) == ["info", "warning", "error", "critical"]
+
+
+def test_the_examples_of_the_page_fit_together() -> None:
+    page = (PROJECT / "docs" / "how-to" / "alerts.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall("```yaml\n(.*?)```", page, re.DOTALL)]
+    (alerts,) = [AlertsSpec.model_validate(block["alerts"]) for block in blocks if "alerts" in block]
+    rules = [
+        AlertRule.model_validate({"workstream": block["workstream"], **rule})
+        for block in blocks
+        for rule in block.get("rules", ())
+    ]
+    assert {rule.name for rule in rules} == {"team", "night_watch", "desk"}
+    assert {name for rule in rules for name in rule.channels} <= {*alerts.channels}

@@ -3,136 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import dagster as dg
 import pytest
-import sqlalchemy as sa
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 
-from platform_core.control.environment import load_environment
-from platform_core.control.load import load_manifest
-from platform_core.control.store.tables import applies, history
 from platform_core.definitions import build_definitions
-from platform_core.errors import ControlError, SourceError
+from platform_core.errors import ControlError, DeletesStopped, Unclassified
 from platform_core.factories import alerts as sensor
-from platform_core.factories.alerts import Cursor, alert_sensor_name, inputs_of, look, opened_outbox
-from platform_core.plugins.testing_alerts import Received
-from platform_core.settings import Settings, read_settings
+from platform_core.factories.alerts import Cursor, alert_sensor_name, opened_outbox
+from platform_core.settings import Settings
 from platform_core.specs.alerts import AlertEvent
-from platform_core.specs.environment import EnvironmentSpec
-from platform_core.specs.manifest import Manifest
-from platform_core.specs.refresh import RefreshSpec
-from tests.alerts.services import NtfyService, running
-
-CANARY = "canary-1f0a6b"
-FILES = {
-    "workspace.yaml": "load_from: []\n",
-    "crm/control/location.yaml": """\
-        location: crm
-        workstreams:
-          - {name: crm, owners: [team:crm], schedule: {cron: "* * * * *", timezone: UTC}}
-        """,
-    "crm/control/alerts.yaml": """\
-        rules:
-          - name: all
-            channels: [phone]
-            events: [failed, recovered, delete_stop, privacy, late]
-            late_after: 1 hours
-        """,
-    "home/environments/test.yaml": """\
-        lake: {root: lake}
-        secrets: {type: files, options: {path: secrets}}
-        schedules: true
-        alerts:
-          base_url: https://dagster.example.com
-          channels:
-            phone: {type: ntfy, options: {url: "${URL}", topic: edp-alerts}}
-          fallback: [phone]
-        """,
-}
-
-
-@dataclass
-class Company:
-    """A location, its instance of Dagster, and the sensor's cursor between ticks."""
-
-    folder: Path
-    instance: dg.DagsterInstance
-    ntfy: NtfyService
-    settings: Settings
-    environment: EnvironmentSpec
-    manifest: Manifest
-    broken: set[str] = field(default_factory=set)
-    cursor: str = ""
-    as_of: dt.datetime = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
-
-    def definitions(self) -> dg.Definitions:
-        def body(name: str, error: Callable[[], Exception]) -> None:
-            if name in self.broken:
-                raise error()
-
-        @dg.asset(key=["crm", "bronze", "orders"])
-        def orders() -> None:
-            body("orders", lambda: SourceError("crm.bronze.orders: source erp does not answer"))
-
-        @dg.asset(key=["crm", "silver", "orders"], deps=[orders])
-        def silver() -> None:
-            body("silver", lambda: ValueError(CANARY))
-
-        @dg.asset(key=["crm", "dashboard", "sales"], deps=[silver])
-        def sales() -> dg.MaterializeResult[None]:
-            return dg.MaterializeResult(metadata={"edp/as_of": dg.MetadataValue.timestamp(self.as_of.timestamp())})
-
-        job = dg.define_asset_job("crm", selection=dg.AssetSelection.all())
-        return dg.Definitions(assets=[orders, silver, sales], jobs=[job], executor=dg.in_process_executor)
-
-    def run(self, *broken: str, tags: dict[str, str] | None = None) -> str:
-        """One run of the job, in which some steps fail; its id."""
-        self.broken = set(broken)
-        job = self.definitions().resolve_job_def("crm")
-        return job.execute_in_process(instance=self.instance, raise_on_error=False, tags=tags).run_id
-
-    def tick(self) -> str:
-        """One tick of the sensor, as the daemon lets it go about."""
-        cursor = Cursor.read(self.cursor)
-        inputs = inputs_of(self.definitions().get_repository_def().asset_graph)
-        try:
-            return look(self.instance, cursor, manifest=self.manifest, environment=self.environment, inputs=inputs)
-        finally:
-            self.cursor = cursor.write()
-
-    def seen(self) -> list[Received]:
-        return list(self.ntfy.received())
-
-
-@pytest.fixture
-def company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
-    with running(NtfyService()) as ntfy, dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        monkeypatch.setattr(ntfy, "accept", lambda posted: (200, b'{"id": "x1"}', {}))
-        for name, text in FILES.items():
-            file = tmp_path / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(dedent(text).replace("${URL}", ntfy.url))
-        for name, value in {
-            "EDP_PROJECT": tmp_path,
-            "EDP_STATE": tmp_path / "state",
-            "DAGSTER_HOME": tmp_path / "home",
-            "EDP_ENVIRONMENT": "test",
-        }.items():
-            monkeypatch.setenv(name, str(value))
-        settings = read_settings()
-        manifest = load_manifest(tmp_path / "crm" / "control", environment="test", state=settings.state)
-        environment = load_environment(settings)
-        found = Company(tmp_path, instance, ntfy, settings, environment, manifest)
-        found.tick()
-        yield found
-        opened_outbox(settings).database.close()
+from tests.alerts.company import CANARY, Company
 
 
 def test_a_failure_and_its_recovery_reach_the_phone_once_each(company: Company) -> None:
@@ -255,17 +138,48 @@ def test_the_log_of_steps_says_how_each_went(company: Company) -> None:
     assert "crm__dashboard__sales" not in rows
 
 
-def test_a_workstream_that_no_run_has_built_in_time_is_late_until_one_has(company: Company) -> None:
-    cursor = json.loads(company.cursor)
-    company.cursor = json.dumps(cursor | {"began": cursor["began"] - 86_400})
+@pytest.mark.parametrize(
+    ("error", "event", "title"),
+    [
+        (
+            DeletesStopped("crm.bronze.orders: would flag 900 of 1,000 rows", deletes=900, current=1_000),
+            AlertEvent.DELETE_STOP,
+            "crm.bronze.orders: load stopped, it would have flagged too many rows deleted",
+        ),
+        (
+            Unclassified("crm.bronze.orders: orders has columns that are new: email"),
+            AlertEvent.PRIVACY,
+            "crm.bronze.orders: load refused, a new column is not classified",
+        ),
+    ],
+    ids=["delete_stop", "privacy"],
+)
+def test_the_class_of_an_error_makes_its_event(
+    company: Company, error: Exception, event: AlertEvent, title: str
+) -> None:
+    company.error = lambda: error
+    company.run("orders")
+    company.tick()
+    (alert,) = opened_outbox(company.settings).open_alerts()
+    assert (alert.event, [seen.title for seen in company.seen()]) == (event, [title])
+
+
+def test_what_refused_its_inputs_waits_for_who_tells_why(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    company.run("sales")
+    company.tick()
+    assert not company.seen()
+    monkeypatch.setattr(sensor, "CAUSE_PATIENCE", dt.timedelta(0))
+    company.tick()
+    assert [seen.title for seen in company.seen()] == ["crm.dashboard.sales failed"]
+
+
+def test_what_refused_its_inputs_says_nothing_once_the_reason_is_told(company: Company) -> None:
+    company.run("sales")
+    company.tick()
+    company.run("orders")
     for _ in range(2):
         company.tick()
-    (late,) = company.seen()
-    assert late.title == "crm is late"
-    company.run()
-    for _ in range(2):
-        company.tick()
-    assert [seen.title for seen in company.seen()] == ["crm is late", "Over: crm is late"]
+    assert [seen.title for seen in company.seen()] == ["crm.bronze.orders failed"]
 
 
 def test_a_location_has_the_sensor_where_the_environment_tells_people(company: Company) -> None:
@@ -278,51 +192,3 @@ def test_a_location_has_the_sensor_where_the_environment_tells_people(company: C
     assert isinstance(told, dg.SkipReason)
     assert told.skip_message == "0 runs seen; no message is due"
     assert Cursor.read(context.cursor).began > 0
-
-
-def test_an_apply_that_changes_the_location_is_told_once(company: Company) -> None:
-    rule = company.manifest.alerts[0].model_copy(update={"events": (AlertEvent.DEPLOY,)})
-    company.manifest = company.manifest.model_copy(update={"alerts": (rule,)})
-    company.tick()
-    database = opened_outbox(company.settings).database
-    now = dt.datetime.now(dt.UTC)
-    common = {"git_commit": None, "author": "anna", "applied_at": now, "origin": "git"}
-
-    def apply(connection: sa.Connection) -> None:
-        one = {"serial": 1, "plan": "p", "token": "t", "release": "1.2.3", "created": 1, "changed": 0, "deleted": 0}
-        connection.execute(applies.insert().values(**common, **one))
-        row = {"serial": 1, "kind": "ingestion", "location": "crm", "workstream": "crm", "address": "crm.orders"}
-        connection.execute(history.insert().values(**common, **row, change="created", content="{}", hash=""))
-
-    database.transact(apply)
-    for _ in range(3):
-        company.tick()
-    (seen,) = company.seen()
-    assert seen.title == "Applied: serial 1"
-    assert "Changes: 1 created" in seen.text
-    assert "By: anna" in seen.text
-    assert not opened_outbox(company.settings).open_alerts()
-
-
-def test_a_dashboard_that_shows_old_data_is_told_until_it_does_not(company: Company) -> None:
-    rule = company.manifest.alerts[0].model_copy(
-        update={
-            "events": (AlertEvent.STALE, AlertEvent.RECOVERED),
-            "late_after": None,
-            "stale_after": dt.timedelta(days=1),
-        }
-    )
-    sales = RefreshSpec(workstream="crm", name="sales", type="page", shows=("silver.orders",))
-    company.manifest = company.manifest.model_copy(update={"alerts": (rule,), "refreshes": (sales,)})
-    company.as_of = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
-    company.run()
-    for _ in range(2):
-        company.tick()
-    company.as_of = dt.datetime.now(dt.UTC)
-    company.run()
-    for _ in range(2):
-        company.tick()
-    stale, over = company.seen()
-    assert stale.title == "crm.dashboard.sales shows old data"
-    assert "(3 days old)" in stale.text
-    assert over.title == "Over: crm.dashboard.sales shows old data"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import yaml
 from platform_core.secrets.files import create_masking_key
 from platform_core.secrets.vault import VaultSecrets
 from tests.conftest import PROJECT, Edp, environment
+from tests.forked import Forked, run_forked, start_forked
 
 _RACERS = 6
 _HOMES = 3
@@ -37,11 +36,22 @@ for home in range(homes):
     # All start at the same moment.
     (folder / f"ready-{home}-{os.getpid()}").touch()
     while len(list(folder.glob(f"ready-{home}-*"))) < racers:
-        time.sleep(0.01)
+        time.sleep(0.05)
     os.environ["EDP_STATE"] = str(folder / f"state{home}")
     set_up(read_settings(), say=lambda line: print(home, line))
     with dg.DagsterInstance.get() as instance:
         assert dg.materialize([table], instance=instance).success
+"""
+
+_WITHOUT_PAUSES = """
+import time
+
+# dagster-postgres asks a dozen times, and pauses in between.
+time.sleep = lambda seconds: None
+
+from platform_core.cli import main
+
+main()
 """
 
 _LOOK = """
@@ -59,15 +69,10 @@ for home in sys.argv[1:]:
 """
 
 
-def _python(code: str, state: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        env=environment(state),
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _python(code: str, state: Path, *arguments: str) -> Forked:
+    process = start_forked(arguments, env=environment(state), cwd=PROJECT, code=code)
+    process.stdin.close()
+    return process
 
 
 def test_it_makes_run_storage_and_a_key_for_each_workstream_that_only_the_owner_can_read(edp: Edp, tmp_path) -> None:
@@ -186,7 +191,14 @@ def test_a_database_that_cannot_be_reached_is_named_without_what_the_driver_says
         "EDP_POSTGRES_PASSWORD": "hunter2",
     }
 
-    done = edp("setup", DAGSTER_HOME=_home(tmp_path / "home", deployed), **variables)
+    variables["DAGSTER_HOME"] = _home(tmp_path / "home", deployed)
+    done = run_forked(
+        ["setup"],
+        env=environment(tmp_path / "state", **variables),
+        cwd=PROJECT,
+        timeout=120,
+        code=_WITHOUT_PAUSES,
+    )
 
     assert done.returncode == 1
     assert "the run storage cannot be opened: DagsterPostgresException from OperationalError" in done.stderr

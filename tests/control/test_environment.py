@@ -124,8 +124,8 @@ def test_a_name_that_is_a_path_is_unknown(settings: Settings, name: str) -> None
         (
             GOOD + "schedule: true\n",
             "dagster_home/environments/dev.yaml:3: unknown key 'schedule'\n"
-            "  known keys: alerts, control, databases, developer, engine, lake, logs, max_concurrent, name, schedules, "
-            "secret_warning, secrets\n"
+            "  known keys: alerts, control, databases, dbt, developer, engine, lake, logs, max_concurrent, name, "
+            "schedules, secret_warning, secrets, spark\n"
             "  did you mean 'schedules'?",
         ),
         (

@@ -12,6 +12,7 @@ from platform_core.control.load import load_manifest
 from platform_core.errors import ConfigError
 from platform_core.specs.manifest import Manifest
 from tests.control.conftest import GOOD, Package
+from tests.examples import examples
 
 LONGEST_SECONDS = 5.0
 NAMES = sorted(name for name in GOOD if name.startswith("control/") or name.endswith(".sql"))
@@ -63,7 +64,9 @@ WORDS = [
 ]
 
 fuzzed = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -107,7 +110,7 @@ def test_any_soup_of_yaml_gives_a_manifest_or_a_clear_error(package: Package, na
     outcome(package)
 
 
-@settings(fuzzed, max_examples=250)
+@settings(fuzzed, max_examples=examples(80))
 @given(mutation=mutations())
 def test_any_mutation_gives_a_manifest_or_a_clear_error(package: Package, mutation: tuple[str, str]) -> None:
     name, text = mutation

@@ -127,6 +127,7 @@ class Project:
     password: str | None = None
     opened: list[ControlStore] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    kept: dict[str, ControlStore] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for location in ("crm", "finance"):
@@ -172,15 +173,28 @@ class Project:
         return load_environment(self.settings(name))
 
     def store(self, environment: str = "dev") -> ControlStore:
+        """The control tables as another process opens them."""
         found = open_store(self.environment(environment), state=self.folder / "state")
         self.opened.append(found)
         return found
+
+    def at_hand(self, environment: str = "dev") -> ControlStore:
+        """The same for all that one process does: a store that was just opened compiles every statement anew."""
+        spec = self.environment(environment)
+        if spec.control.url not in self.kept:
+            self.kept[str(spec.control.url)] = open_store(spec, state=self.folder / "state")
+        return self.kept[str(spec.control.url)]
+
+    def begin_anew(self) -> None:
+        """What comes is done by another process: it has looked at nothing yet."""
+        while self.kept:
+            self.kept.popitem()[1].close()
 
     def plan(self, *locations: str, environment: str = "dev") -> Plan:
         return plan_from_git(
             self.settings(environment),
             self.environment(environment),
-            self.store(environment),
+            self.at_hand(environment),
             author=AUTHOR,
             locations=locations,
         )
@@ -189,17 +203,17 @@ class Project:
         return apply_plan(
             plan or self.plan(environment=environment),
             self.environment(environment),
-            self.store(environment),
+            self.at_hand(environment),
             author=AUTHOR,
             approval=approve,
         )
 
     def rollback(self, serial: int) -> Plan:
-        return plan_rollback(self.settings(), self.environment(), self.store(), serial=serial, author=AUTHOR)
+        return plan_rollback(self.settings(), self.environment(), self.at_hand(), serial=serial, author=AUTHOR)
 
     def manifest(self, location: str) -> Manifest:
         """What is applied of a location."""
-        return self.store().read(
+        return self.at_hand().read(
             lambda connection: read_manifest(
                 connection, location, root=self.folder / location, state=self.folder / "state"
             )
@@ -212,7 +226,7 @@ class Project:
             found = connection.execute(sa.text(statement.replace("control.", self.schema)), values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
-        return self.store().change(run)
+        return self.at_hand().change(run)
 
     @property
     def schema(self) -> str:
@@ -225,6 +239,7 @@ class Project:
         return found
 
     def close(self) -> None:
+        self.begin_anew()
         for store in self.opened:
             store.close()
         for worker in self.workers:
@@ -296,11 +311,18 @@ class Databases:
         return {"url": url, "password": {"secret": "platform/control"}}
 
 
+_MADE = pytest.StashKey[dict[str, Databases]]()
+
+
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
 def all_databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Databases:
     """Databases of each kind, for the session."""
-    server = request.getfixturevalue("postgres_server") if request.param == "postgresql" else None
-    return Databases(server, tmp_path_factory.mktemp("templates"))
+    # Module by module each kind gets its turn, and rooms have this fixture of their own: what is copied is made once.
+    made = request.config.stash.setdefault(_MADE, {})
+    if request.param not in made:
+        server = request.getfixturevalue("postgres_server") if request.param == "postgresql" else None
+        made[request.param] = Databases(server, tmp_path_factory.mktemp("templates"))
+    return made[request.param]
 
 
 @pytest.fixture

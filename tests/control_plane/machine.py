@@ -11,11 +11,8 @@ import itertools
 import json
 import secrets
 import shutil
-import threading
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,11 +24,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from platform_core.control.holders import this_process
 from platform_core.control.plan.applying import Applied, apply_plan
 from platform_core.control.plan.declared import manifest_rows, read_declared
-from platform_core.control.plan.plan import Action, Plan
 from platform_core.control.plan.planning import plan_from_git, plan_rollback
 from platform_core.control.reviewed_sql.applying import apply_changes
 from platform_core.control.reviewed_sql.planning import Scope
-from platform_core.control.store.codec import Row, codec
+from platform_core.control.store.codec import codec
 from platform_core.control.store.history import rows_at, serial_at, version_at
 from platform_core.control.store.kinds import KINDS
 from platform_core.control.store.lock import current_lock, unlock
@@ -40,20 +36,14 @@ from platform_core.control.store.rows import RowKey, read_manifest, read_rows, r
 from platform_core.control.store.store import ControlStore
 from platform_core.control.store.tables import SPEC_TABLES, applies, history, locks
 from platform_core.errors import ConfigError, PlanError
-from tests.control_plane.conftest import AUTHOR, Databases, Project
-
-Rows = dict[RowKey, Row]
-
-HOMES = ("crm", "finance")
-"""The locations; the second one may leave the workspace."""
-
-WORKSTREAMS = ("crm", "finance", "ship")
-"""The last one moves between the locations."""
+from tests.control_plane.conftest import AUTHOR, Databases
+from tests.control_plane.git_side import HOMES, WORKSTREAMS, Table
+from tests.control_plane.killing import Killed, at_once, killed_before
+from tests.control_plane.model import LOOKBACK, Figures, Held, Model, Planned, Rows, with_lookback
 
 TABLES = ("t0", "t1", "t2", "t3")
 MASKS = (None, "hash", "full")
 MOST_STATEMENTS = 30
-EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 MALFORMED = ("[1]", "5", '{"email": 5}', '{"email": {"masking": "hash"}}')
 
 MASKED_BY_HAND = ('{"email": {"masking": {"mask": "full"}}}', "{}")
@@ -65,142 +55,7 @@ NUMBER = st.integers(0, 99)
 PLACE = st.integers(0, 63)
 
 
-_LOOKBACK = codec(KINDS["ingestion"]).names.index("lookback")
-
-
-def _with_lookback(row: Row, value: str) -> Row:
-    return (*row[:_LOOKBACK], value, *row[_LOOKBACK + 1 :])
-
-
-class Killed(BaseException):
-    """Ends an apply wherever it stands."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """What git says of one table."""
-
-    hours: int
-    mask: str | None = None
-
-    def written(self, name: str) -> str:
-        options = {"hash": "mask: hash, domain: email", "full": "mask: full"}
-        columns = f", columns: {{email: {{{options[self.mask]}}}}}" if self.mask else ""
-        head = f"object: {name}, mode: incremental, key: [id], cursor: updated_at"
-        return f"  - {{{head}, lookback: {self.hours} hours{columns}}}"
-
-
-@dataclass
-class Git:
-    """What the control files declare."""
-
-    tables: dict[str, dict[str, Table]]
-    home: dict[str, str]
-    paths: dict[str, int]
-    listed: tuple[str, ...] = HOMES
-
-    def names(self) -> set[tuple[str, str, str]]:
-        """Location, address and lookback of every table of the listed locations."""
-        return {
-            (self.home[workstream], f"{workstream}.{name}", f"{table.hours} hours")
-            for workstream, tables in self.tables.items()
-            for name, table in tables.items()
-            if self.home[workstream] in self.listed
-        }
-
-    def write(self, project: Project) -> None:
-        entries = "".join(
-            f"  - python_module: {{module_name: {name}.definitions, location_name: {name}, working_directory: .}}\n"
-            for name in self.listed
-        )
-        project.write("workspace.yaml", f"load_from:\n{entries}")
-        for home in HOMES:
-            shutil.rmtree(project.folder / home / "control", ignore_errors=True)
-            own = [name for name in WORKSTREAMS if self.home[name] == home]
-            listed = ", ".join(f"{{name: {name}, owners: [team:{name}]}}" for name in own)
-            project.write(f"{home}/control/location.yaml", f"location: {home}\nworkstreams: [{listed}]\n")
-            default = f'"${{env.state}}/{self.paths[home]}.db"'
-            project.write(f"{home}/control/variables.yaml", f"variables:\n  database: {{default: {default}}}\n")
-            for name in own:
-                head = f"workstream: {name}\n"
-                path = '"${var.database}"'
-                project.write(
-                    f"{home}/control/connections/{name}.yaml",
-                    f"{head}connections:\n  - {{name: erp, type: sqlite, path: {path}}}\n",
-                )
-                if tables := self.tables[name]:
-                    lines = "\n".join(table.written(each) for each, table in tables.items())
-                    project.write(f"{home}/control/ingestion/{name}.yaml", f"{head}source: erp\ntables:\n{lines}\n")
-
-
-@dataclass(frozen=True)
-class Held:
-    """A lookback that a reviewed SQL change holds against git.
-
-    Args:
-        git: what git said when it was made.
-        expires: last day on which it holds.
-        serial: of the apply that made it.
-    """
-
-    value: str
-    git: str
-    expires: dt.date
-    serial: int
-
-
-@dataclass(frozen=True)
-class Stand:
-    """What the environment holds at one moment."""
-
-    serial: int
-    live: Rows
-    held: Mapping[RowKey, Held]
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan, and what the model says of it.
-
-    Args:
-        changes: row before and after, by what names it; None: there is none.
-        ends: rows whose override it ends.
-    """
-
-    plan: Plan
-    serial: int
-    changes: Mapping[RowKey, tuple[Row | None, Row | None]]
-    ends: frozenset[RowKey]
-
-
-@dataclass
-class Figures:
-    """What a run of the machine did."""
-
-    steps: int = 0
-    projects: int = 0
-    seconds: float = 0.0
-    rules: Counter[str] = field(default_factory=Counter)
-    ends: Counter[str] = field(default_factory=Counter)
-    kills: Counter[str] = field(default_factory=Counter)
-    overrides: Counter[str] = field(default_factory=Counter)
-    versions: int = 0
-
-    def lines(self) -> list[str]:
-        """For a person."""
-        ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ends.items()))
-        kills = ", ".join(f"{count} {end}" for end, count in sorted(self.kills.items()))
-        overrides = ", ".join(f"{count} {end}" for end, count in sorted(self.overrides.items()))
-        return [
-            f"{self.steps} steps in {self.projects} projects in {self.seconds:.0f} s",
-            f"applies: {ends}",
-            f"killed: {kills}",
-            f"rows changed by SQL: {overrides}",
-            f"{self.versions} versions in history",
-        ]
-
-
-class ControlPlane(RuleBasedStateMachine):
+class ControlPlane(Model, RuleBasedStateMachine):
     """A project of two locations, its control tables, two people who plan and apply, and the model of it all."""
 
     databases: ClassVar[Databases]
@@ -209,20 +64,8 @@ class ControlPlane(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = EPOCH
-        self.live: Rows = {}
-        self.snapshots: list[Rows] = [{}]
-        self.times: list[dt.datetime] = [EPOCH]
         self.planned: dict[int, Planned] = {}
-        self.malformed: set[RowKey] = set()
-        self.orphaned = False
-        self.held: dict[RowKey, Held] = {}
         self.sql_files = 0
-        self.git = Git(
-            tables={name: {"t0": Table(hours=1, mask="hash")} for name in WORKSTREAMS},
-            home={"crm": "crm", "finance": "finance", "ship": "crm"},
-            paths=dict.fromkeys(HOMES, 0),
-        )
 
     @initialize()
     def begin(self) -> None:
@@ -283,7 +126,7 @@ class ControlPlane(RuleBasedStateMachine):
     def plan(self, actor: int, only: str | None) -> None:
         chosen = (only,) if only in self.git.listed else ()
         plan = plan_from_git(self.settings, self.environment, self.stores[actor], author=AUTHOR, locations=chosen)
-        self.planned[actor] = self._expect_of_git(plan, self._stand(), chosen)
+        self.planned[actor] = self.expect_of_git(plan, self.stand(), chosen, self._declared())
         self._count("plan")
 
     @precondition(lambda self: self.serial > 0)
@@ -296,14 +139,14 @@ class ControlPlane(RuleBasedStateMachine):
         known = {key.location for key in self.live if key.kind == "location"}
         live = {key: row for key, row in self.live.items() if key.location in known}
         ends = frozenset(key for key in ends if key.location in known)
-        self.planned[actor] = self._expect(plan, self.serial, live, wanted, ends)
+        self.planned[actor] = self.expect(plan, self.serial, live, wanted, ends)
         self._count("plan_to_go_back")
 
     @precondition(lambda self: self.planned)
     @rule(actor=ACTOR)
     def apply(self, actor: int) -> None:
         if actor in self.planned:
-            self._judge(actor, self._apply(actor))
+            self.judge(self.planned[actor], self._apply(actor))
         self._count("apply")
 
     @rule(actor=ACTOR)
@@ -316,17 +159,17 @@ class ControlPlane(RuleBasedStateMachine):
     @rule()
     def apply_at_once(self) -> None:
         """Two people apply what they have planned, at the same time."""
-        outcomes = _at_once(lambda: self._apply(0), lambda: self._apply(1))
-        before = self._stand()
+        outcomes = at_once(lambda: self._apply(0), lambda: self._apply(1))
+        before = self.stand()
         order = sorted((0, 1), key=lambda actor: (isinstance(outcomes[actor], PlanError), _serial(outcomes[actor])))
         for actor in order:
             outcome = outcomes[actor]
             if not isinstance(outcome, PlanError):
-                self._judge(actor, outcome)
+                self.judge(self.planned[actor], outcome)
             elif "locked by" in str(outcome):
                 self.figures.ends["refused: locked"] += 1
             else:
-                told = {self._refusal(self.planned[actor], before), self._refusal(self.planned[actor])}
+                told = {self.refusal(self.planned[actor], before), self.refusal(self.planned[actor])}
                 assert any(reason and reason in str(outcome) for reason in told), (told, outcome)
                 self.figures.ends["refused at once"] += 1
         self._count("apply_at_once")
@@ -335,14 +178,14 @@ class ControlPlane(RuleBasedStateMachine):
     @rule()
     def plan_during_an_apply(self) -> None:
         """Whoever plans while another applies sees the tables before it or after it, and nothing between."""
-        before = self._stand()
-        outcome, plan = _at_once(
+        before = self.stand()
+        outcome, plan = at_once(
             lambda: self._apply(0),
             lambda: plan_from_git(self.settings, self.environment, self.stores[1], author=AUTHOR),
         )
-        self._judge(0, outcome)
-        stand = before if plan.base.serial == before.serial else self._stand()
-        self.planned[1] = self._expect_of_git(plan, stand, ())
+        self.judge(self.planned[0], outcome)
+        stand = before if plan.base.serial == before.serial else self.stand()
+        self.planned[1] = self.expect_of_git(plan, stand, (), self._declared())
         self._count("plan_during_an_apply")
 
     @precondition(lambda self: self.planned)
@@ -360,7 +203,7 @@ class ControlPlane(RuleBasedStateMachine):
             died = locks.update().values(process_started="long ago")
             self.orphaned = self.stores[0].change(lambda connection: connection.execute(died).rowcount) > 0
         else:
-            self._judge(actor, outcome)
+            self.judge(self.planned[actor], outcome)
             self.figures.kills["too late"] += 1
         self._count("kill")
 
@@ -373,7 +216,7 @@ class ControlPlane(RuleBasedStateMachine):
             outcome = self._apply(actor)
             if isinstance(outcome, PlanError):
                 assert "locked by" not in str(outcome)
-            self._judge(actor, outcome)
+            self.judge(self.planned[actor], outcome)
         self._count("apply_after_another_died")
 
     @precondition(lambda self: self.planned)
@@ -407,7 +250,7 @@ class ControlPlane(RuleBasedStateMachine):
     @rule(place=PLACE)
     def space_by_sql(self, place: int) -> None:
         """JSON is written with other spaces, which changes nothing."""
-        key = self._chosen(place, "ingestion")
+        key = self.chosen_row(place, "ingestion")
         if key is not None:
             names = codec(KINDS["ingestion"]).names
             text = self.live[key][names.index("columns")]
@@ -425,7 +268,7 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(place=PLACE, kind=st.sampled_from(("ingestion", "connection", "variable", "workstream", "location")))
     def delete_by_sql(self, place: int, kind: str) -> None:
-        if (key := self._chosen(place, kind)) is not None:
+        if (key := self.chosen_row(place, kind)) is not None:
             self._run(SPEC_TABLES[kind].delete().where(*self._is(key)))
             del self.live[key]
             self.figures.overrides["deleted"] += 1
@@ -451,7 +294,7 @@ class ControlPlane(RuleBasedStateMachine):
     @rule(place=PLACE, hours=st.integers(2, 9), days=st.sampled_from((0, 1, 60)))
     def override_by_reviewed_sql(self, place: int, hours: int, days: int) -> None:
         """A value is held against git for some days; refused where rows do not fit, and then nothing changes."""
-        key = self._chosen(place, "ingestion")
+        key = self.chosen_row(place, "ingestion")
         if key is not None:
             self._override_reviewed(key, f"{hours} hours", self.now.date() + dt.timedelta(days=days))
         self._count("override_by_reviewed_sql")
@@ -528,10 +371,6 @@ class ControlPlane(RuleBasedStateMachine):
             expected = {key: row for key, row in self.live.items() if key.location == home}
             assert manifest_rows(manifest, state=state) == expected
 
-    @property
-    def serial(self) -> int:
-        return len(self.snapshots) - 1
-
     # How the model counts
 
     def _edited(self, name: str) -> None:
@@ -559,47 +398,6 @@ class ControlPlane(RuleBasedStateMachine):
         }
         return found
 
-    def _in_reach(self, live: Rows, chosen: Collection[str]) -> set[str]:
-        """Locations whose rows a plan looks at: all that are declared, and those that have left."""
-        if chosen:
-            return set(chosen)
-        return {*self.git.listed, *(key.location for key in live if key.kind == "location")}
-
-    def _stand(self) -> Stand:
-        return Stand(self.serial, dict(self.live), dict(self.held))
-
-    def _expect_of_git(self, plan: Plan, stand: Stand, chosen: Collection[str]) -> Planned:
-        """What a plan of the control files must hold: what git says, with the overrides that still hold in it."""
-        locations = self._in_reach(stand.live, chosen)
-        live = {key: row for key, row in stand.live.items() if key.location in locations}
-        wanted = {key: row for key, row in self._declared().items() if key.location in locations}
-        ends = set()
-        for key, held in stand.held.items():
-            if key.location in locations:
-                said = wanted[key][_LOOKBACK] if key in wanted else None
-                if said in (None, held.value) or self.today > held.expires:
-                    ends.add(key)
-                else:
-                    wanted[key] = _with_lookback(wanted[key], held.value)
-        return self._expect(plan, stand.serial, live, wanted, frozenset(ends))
-
-    def _expect(self, plan: Plan, serial: int, live: Rows, wanted: Rows, ends: frozenset[RowKey]) -> Planned:
-        """Hold a plan against what the model says must change."""
-        changes = {
-            key: (live.get(key), wanted.get(key))
-            for key in (*live, *(key for key in wanted if key not in live))
-            if live.get(key) != wanted.get(key)
-        }
-        actions = {
-            key: Action.CREATE if before is None else Action.DELETE if after is None else Action.UPDATE
-            for key, (before, after) in changes.items()
-        }
-        assert {change.key: change.action for change in plan.changes} == actions
-        assert len(plan.changes) == len(actions)
-        assert {each.key for each in plan.ends} == ends
-        assert plan.base.serial == serial
-        return Planned(plan, serial, changes, ends)
-
     def _apply(self, actor: int) -> Applied | PlanError:
         self.orphaned = False
         try:
@@ -608,44 +406,6 @@ class ControlPlane(RuleBasedStateMachine):
             )
         except PlanError as refused:
             return refused
-
-    def _refusal(self, planned: Planned, stand: Stand | None = None) -> str | None:
-        """Why a plan must be refused; None: it must not."""
-        found = stand or self._stand()
-        if planned.serial != found.serial:
-            return "have moved"
-        if any(found.live.get(key) != before for key, (before, _) in planned.changes.items()):
-            return "no longer what the plan saw"
-        return None
-
-    def _judge(self, actor: int, outcome: Applied | PlanError) -> None:
-        """Hold what came of an apply against what the model says, and count it."""
-        planned = self.planned[actor]
-        reason = self._refusal(planned)
-        if isinstance(outcome, PlanError):
-            assert reason, outcome
-            assert reason in str(outcome)
-            self.figures.ends[f"refused: {reason}"] += 1
-            return
-        assert reason is None
-        if not planned.changes and not planned.ends:
-            assert outcome.serial == self.serial
-            self.figures.ends["nothing to do"] += 1
-            return
-        after = dict(self.snapshots[-1])
-        for key, (_, row) in planned.changes.items():
-            for rows in (after, self.live):
-                if row is None:
-                    rows.pop(key, None)
-                else:
-                    rows[key] = row
-            self.malformed.discard(key)
-        for key in planned.ends:
-            del self.held[key]
-        self.snapshots.append(after)
-        self.times.append(outcome.at)
-        assert outcome.serial == self.serial
-        self.figures.ends["done"] += 1
 
     def _override_reviewed(self, key: RowKey, value: str, expires: dt.date) -> None:
         workstream, _, name = key.address.partition(".")
@@ -668,22 +428,18 @@ class ControlPlane(RuleBasedStateMachine):
             self.figures.overrides["refused"] += 1
             return
         old = self.live[key]
-        self.live[key] = _with_lookback(old, value)
+        self.live[key] = with_lookback(old, value)
         # A row that says so already has no new version, whatever was done to it by hand.
         written = {key: self.live[key]} if self.live[key] != old else {}
         self.snapshots.append({**self.snapshots[-1], **written})
         self.times.append(done.applied.at)
         assert done.applied.serial == self.serial
-        git = self.held[key].git if key in self.held else str(old[_LOOKBACK])
+        git = self.held[key].git if key in self.held else str(old[LOOKBACK])
         if git == value:
             self.held.pop(key, None)
         else:
             self.held[key] = Held(value, git, expires, self.serial)
         self.figures.overrides["reviewed"] += 1
-
-    @property
-    def today(self) -> dt.date:
-        return self.now.date()
 
     def _replayed(self) -> list[Rows]:
         """The rows after every apply, from history alone."""
@@ -705,12 +461,8 @@ class ControlPlane(RuleBasedStateMachine):
             found.append(dict(rows))
         return found
 
-    def _chosen(self, place: int, kind: str) -> RowKey | None:
-        found = sorted(key for key in self.live if key.kind == kind)
-        return found[place % len(found)] if found else None
-
     def _override(self, place: int, kind: str, column: str, value: str) -> RowKey | None:
-        key = self._chosen(place, kind)
+        key = self.chosen_row(place, kind)
         if key is not None:
             self._run(SPEC_TABLES[kind].update().where(*self._is(key)).values({column: value}))
             rows = codec(KINDS[kind])
@@ -750,48 +502,6 @@ class ControlPlane(RuleBasedStateMachine):
             )
         )
         return id_
-
-
-@contextmanager
-def killed_before(nth: int) -> Iterator[None]:
-    """Within the block the nth statement, commits counted, is not executed any more."""
-    left = [nth]
-
-    def count(*_: Any) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise Killed
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", count)
-    sa.event.listen(sa.Engine, "commit", count)
-    try:
-        yield
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", count)
-        sa.event.remove(sa.Engine, "commit", count)
-
-
-def _at_once(*works: Callable[[], Any]) -> list[Any]:
-    """What comes of several things that are done at the same time."""
-    results: list[Any] = [None] * len(works)
-    failed: list[BaseException] = []
-    gate = threading.Barrier(len(works))
-
-    def run(place: int) -> None:
-        try:
-            gate.wait(timeout=30)
-            results[place] = works[place]()
-        except BaseException as error:  # noqa: BLE001 - raised by whoever asked
-            failed.append(error)
-
-    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(works))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-    return results
 
 
 def _serial(outcome: Applied | PlanError) -> int:

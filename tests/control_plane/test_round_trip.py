@@ -17,6 +17,7 @@ from platform_core.control.store.kinds import KINDS, all_specs, in_order
 from platform_core.control.store.rows import read_manifest
 from platform_core.control.store.tables import SPEC_TABLES
 from platform_core.errors import PlanError
+from platform_core.specs.alerts import AlertEvent, AlertRule, QuietHours, Severity
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.dbt import DbtSpec
 from platform_core.specs.ingestion import (
@@ -35,9 +36,11 @@ from platform_core.specs.location import LocationSpec, ScheduleSpec, WorkstreamS
 from platform_core.specs.manifest import Manifest
 from platform_core.specs.processing import ProcessingSpec, StepKind, WriteMode
 from platform_core.specs.refresh import RefreshSpec
+from platform_core.specs.step_kinds import NEEDS, Compare
 from platform_core.specs.upkeep import Operation, UpkeepSpec
 from platform_core.specs.variable import VariableSpec
 from tests.control_plane.conftest import Project
+from tests.examples import examples
 
 ROOT = Path("/srv/locations/crm")
 
@@ -115,18 +118,38 @@ def ingestions(draw: st.DrawFn, workstream: str) -> IngestionSpec:
 
 
 @st.composite
+def external_assets(draw: st.DrawFn, workstream: str) -> ProcessingSpec:
+    fields: dict[str, Any] = {}
+    if draw(st.booleans()):
+        fields = {"source": draw(names), "object": draw(texts), "compare": draw(st.sampled_from(Compare))}
+    return ProcessingSpec(
+        workstream=workstream,
+        layer="external",
+        name=draw(names),
+        kind="external",
+        fresh=draw(st.none() | spans),
+        every=draw(st.none() | spans.filter(lambda span: span >= dt.timedelta(seconds=30))),
+        owners=draw(owners),
+        **fields,
+    )
+
+
+@st.composite
 def steps(draw: st.DrawFn, workstream: str) -> ProcessingSpec:
     kind = draw(st.sampled_from(StepKind))
+    if kind is StepKind.EXTERNAL:
+        return draw(external_assets(workstream))
+    write = draw(st.sampled_from(WriteMode))
     return ProcessingSpec(
         workstream=workstream,
         layer=draw(st.sampled_from(["silver", "gold"])),
         name=draw(names),
         kind=kind,
-        sql=draw(texts) if kind is StepKind.SQL else None,
-        function=draw(texts) if kind is StepKind.PYTHON else None,
+        **{NEEDS[kind]: draw(texts)},
         depends_on=draw(tables),
-        write=draw(st.sampled_from(WriteMode)),
+        write=write,
         key=("id",),
+        partition_by=("day",) if write is WriteMode.PARTITION else (),
         variables=draw(plain),
         description=draw(texts),
         tags=draw(tags),
@@ -143,6 +166,36 @@ def policies(draw: st.DrawFn, workstream: str) -> UpkeepSpec:
     elif draw(st.booleans()):
         fields = {"retention": draw(st.integers(1, 99)) * dt.timedelta(days=1)}
     return UpkeepSpec(workstream=workstream, name=draw(names), operation=operation, owners=draw(owners), **fields)
+
+
+hours = st.builds("{:02}:{:02}".format, st.integers(0, 23), st.integers(0, 59))
+at_least_a_minute = spans.filter(lambda span: span >= dt.timedelta(minutes=1))
+
+
+@st.composite
+def quiet_hours(draw: st.DrawFn) -> QuietHours:
+    start = draw(hours)
+    fields = {"from": start, "until": draw(hours.filter(lambda until: until != start)), "timezone": draw(texts)}
+    return QuietHours(**fields, below=draw(st.sampled_from([Severity.WARNING, Severity.ERROR, Severity.CRITICAL])))
+
+
+@st.composite
+def alert_rules(draw: st.DrawFn, workstream: str) -> AlertRule:
+    events = tuple(draw(st.lists(st.sampled_from(AlertEvent), min_size=1, unique=True)))
+    return AlertRule(
+        workstream=workstream,
+        name=draw(names),
+        events=events,
+        channels=tuple(draw(st.lists(names, min_size=1, max_size=2, unique=True))),
+        owners=tuple(dict.fromkeys(draw(owners))),
+        severity=draw(st.none() | st.sampled_from(Severity)),
+        at_least=draw(st.sampled_from(Severity)),
+        quiet_hours=draw(st.none() | quiet_hours()),
+        remind=draw(st.none() | at_least_a_minute),
+        late_after=draw(st.none() | at_least_a_minute) if AlertEvent.LATE in events else None,
+        stale_after=draw(at_least_a_minute) if AlertEvent.STALE in events else None,
+        description=draw(texts),
+    )
 
 
 def unique(specs: st.SearchStrategy[Any], kind: str) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -206,12 +259,13 @@ def manifests(draw: st.DrawFn) -> Manifest:
             )
         ),
         upkeep=draw(unique(policies(workstream), "upkeep")),
+        alerts=draw(unique(alert_rules(workstream), "alert")),
     )
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @given(manifest=manifests())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_spec_comes_back_from_its_row(manifest: Manifest) -> None:
     for kind, spec in all_specs(manifest):
         rows = codec(kind)
@@ -226,7 +280,9 @@ def test_a_spec_comes_back_from_its_row(manifest: Manifest) -> None:
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @given(manifest=manifests())
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(8),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_a_manifest_comes_back_from_the_tables(project: Project, manifest: Manifest) -> None:
     rows = manifest_rows(manifest)

@@ -7,45 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from tests.control_plane.conftest import Databases
-from tests.control_plane.machine import ControlPlane, Figures
+from tests.control_plane.machine import ControlPlane
+from tests.control_plane.model import Figures
+from tests.state_machine import play, rules_of
 
 STEPS = {"sqlite": 500, "postgresql": 120}
 STEPS_OF_A_PROJECT = 50
-PROJECTS_OF_A_SEED = 9
-"""From the eleventh on, Hypothesis would play variations of what it has played already."""
-
-RULES = {name for name in dir(ControlPlane) if hasattr(getattr(ControlPlane, name), "hypothesis_stateful_rule")}
-
-
-def play(databases: Databases, folder: Path, figures: Figures, *, chosen: int, shrinks: bool) -> None:
-    """Play a few projects; the first difference from the model ends it."""
-    members = {"databases": databases, "figures": figures, "folder": folder}
-    machine: type[RuleBasedStateMachine] = type("SeededControlPlane", (ControlPlane,), members)
-    began = time.perf_counter()
-    try:
-        run_state_machine_as_test(
-            seed(chosen)(machine),
-            settings=settings(
-                max_examples=PROJECTS_OF_A_SEED,
-                stateful_step_count=STEPS_OF_A_PROJECT,
-                deadline=None,
-                derandomize=False,
-                database=None,
-                print_blob=True,
-                phases=(Phase.generate, Phase.shrink) if shrinks else (Phase.generate,),
-                report_multiple_bugs=False,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    except Exception as error:
-        error.add_note(f"CONTROL_SEED={chosen} plays it again, first of all; CONTROL_SHRINK=1 makes it short")
-        raise
-    finally:
-        figures.seconds += time.perf_counter() - began
+RULES = rules_of(ControlPlane)
 
 
 @pytest.mark.slow
@@ -66,7 +36,17 @@ def test_the_control_tables_equal_the_model(
     steps, chosen = STEPS[databases.name] * control_scale, control_seed
     while figures.steps < steps:
         before = figures.steps
-        play(databases, tmp_path, figures, chosen=chosen, shrinks=control_shrinks)
+        members = {"databases": databases, "figures": figures, "folder": tmp_path}
+        again = f"CONTROL_SEED={chosen} plays it again, first of all; CONTROL_SHRINK=1 makes it short"
+        began = time.perf_counter()
+        play(
+            type("SeededControlPlane", (ControlPlane,), members),
+            chosen=chosen,
+            steps=STEPS_OF_A_PROJECT,
+            shrinks=control_shrinks,
+            again=again,
+        )
+        figures.seconds += time.perf_counter() - began
         assert figures.steps > before
         chosen += 1
     with capsys.disabled():

@@ -7,7 +7,7 @@ import json
 import threading
 import urllib.parse
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +16,13 @@ from typing import Any
 TENANT, CLIENT, SECRET = "contoso.example", "11111111-aaaa-4bbb-8ccc-222222222222", "s3cret~Value.of-the-app"
 WORKSPACE, DATASET = "f089354e-8366-4e18-aea3-4cb4a3a50b48", "cfafbeb1-8037-4d0c-896e-a46fb27ff229"
 ROOT = f"/v1.0/myorg/groups/{WORKSPACE}/datasets/{DATASET}/refreshes"
+TABLES = [{"table": "Rides"}, {"table": "Weather"}, {"table": "Other"}]
+"""All tables of the dataset, which a refresh of the whole comes to."""
+
 BUSY = "Invalid dataset refresh request. Another refresh request is already executing"
+
+Answer = tuple[int, dict[str, str], Any]
+"""Status, headers and content."""
 
 
 class ManualClock:
@@ -26,7 +32,10 @@ class ManualClock:
         self.seconds = 0.0
 
     def now(self) -> dt.datetime:
-        return dt.datetime(2026, 11, 21, 6, 0, tzinfo=dt.UTC) + dt.timedelta(seconds=self.seconds)
+        return self.at(self.seconds)
+
+    def at(self, seconds: float) -> dt.datetime:
+        return dt.datetime(2026, 11, 21, 6, 0, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
 
     def monotonic(self) -> float:
         return self.seconds
@@ -46,6 +55,7 @@ class Fault:
         silence: seconds until anything is said; None: say nothing and close the connection.
         headers: of the answer.
         body: of the answer.
+        action: done in place of an answer, and of ``status``.
     """
 
     status: int = 0
@@ -53,6 +63,7 @@ class Fault:
     silence: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: Any = None
+    action: Callable[[], None] | None = None
 
 
 @dataclass
@@ -83,12 +94,19 @@ class PowerBIServer:
         self.list_delay = 0.0
         self.dropping = False
         self.entries: list[Entry] = []
+        self.idle: set[str] = set()
         self.tokens: list[str] = []
         self.revoked: set[str] = set()
         self.faults: dict[str, list[Fault]] = {}
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
         self.url = ""
+        self.latency: Callable[[], float] = lambda: 0.0
+        self.accepts: Callable[[Entry], None] = lambda _: None
+        self.choose: Callable[[str], Fault | None] = self._ordered
+
+    def _ordered(self, kind: str) -> Fault | None:
+        return self.faults[kind].pop(0) if self.faults.get(kind) else None
 
     def order(self, request: str, *faults: Fault) -> None:
         """Let the next requests of a kind (token, POST, list, details, DELETE) fail."""
@@ -113,7 +131,26 @@ class PowerBIServer:
         return entry
 
     def running(self) -> list[Entry]:
-        return [entry for entry in self.entries if self.clock.seconds < entry.started + entry.duration]
+        going = (entry for entry in self.entries if self.clock.seconds < entry.started + entry.duration)
+        # Entries that the history shows for ever, though nothing goes on.
+        return [entry for entry in going if entry.id not in self.idle]
+
+    def http_date(self) -> str:
+        return f"{self.now():%a, %d %b %Y %H:%M:%S} GMT"
+
+    def serve(self, method: str, path: str, body: bytes, authorization: str) -> tuple[Fault | None, Answer | None]:
+        """One request: what goes wrong with it, and what is answered; no answer where nothing is said."""
+        kind = kind_of(method, path)
+        self.requests.append((kind, path))
+        self.clock.seconds += self.latency()
+        fault = self.choose(kind)
+        token = authorization.removeprefix("Bearer ")
+        answer = self.answer(method, path, body, token) if fault is None or fault.process else None
+        if fault is None:
+            return None, answer
+        if fault.action is not None:
+            fault.action()
+        return fault, None if fault.status == 0 else (fault.status, fault.headers, fault.body)
 
     def answer(self, method: str, path: str, body: bytes, token: str) -> tuple[int, dict[str, str], Any]:
         if path == f"/{TENANT}/oauth2/v2.0/token":
@@ -146,7 +183,12 @@ class PowerBIServer:
         self.bodies.append(body)
         if self.running():
             return self.busy_status, {}, {"error": {"code": "InvalidRequest", "message": BUSY}}
-        id_ = str(uuid.uuid4()) if self.dropping else self.start(body=body, listed_after=self.list_delay).id
+        if self.dropping:
+            id_ = str(uuid.uuid4())
+        else:
+            entry = self.start(body=body, listed_after=self.list_delay)
+            id_ = entry.id
+            self.accepts(entry)
         return 202, {"x-ms-request-id": id_, "Location": f"https://region.example{ROOT}/{id_}"}, None
 
     def _status(self, entry: Entry) -> tuple[str, str]:
@@ -174,15 +216,13 @@ class PowerBIServer:
     def _details(self, entry: Entry) -> tuple[int, dict[str, str], Any]:
         status, extended = self._status(entry)
         told = {"status": status, "extendedStatus": extended, "type": entry.body.get("type", "full").capitalize()}
-        objects = [
-            {"table": part["table"], "status": status} for part in entry.body.get("objects", [{"table": "Rides"}])
-        ]
+        objects = [{"table": part["table"], "status": status} for part in entry.body.get("objects", TABLES)]
         if status == "Failed" and entry.error:
             told["messages"] = [{"code": entry.error["errorCode"], "message": entry.error["errorDescription"]}]
         return 202 if status == "Unknown" else 200, {}, {**self._times(entry, ""), **told, "objects": objects}
 
 
-def _kind(method: str, path: str) -> str:
+def kind_of(method: str, path: str) -> str:
     if path.endswith("/token"):
         return "token"
     if method != "GET":
@@ -201,26 +241,19 @@ def powerbi_server() -> Iterator[PowerBIServer]:
         disable_nagle_algorithm = True
 
         def date_time_string(self, timestamp: float | None = None) -> str:
-            return f"{state.now():%a, %d %b %Y %H:%M:%S} GMT"
+            return state.http_date()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            kind = _kind(self.command, self.path)
-            state.requests.append((kind, self.path))
-            fault = state.faults[kind].pop(0) if state.faults.get(kind) else None
-            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-            answer = state.answer(self.command, self.path, body, token) if fault is None or fault.process else None
-            if fault is not None:
-                if fault.silence:
-                    woken.wait(fault.silence)
-                if fault.status == 0:
-                    self.close_connection = True
-                    return
-                answer = fault.status, fault.headers, fault.body
-            assert answer is not None
+            fault, answer = state.serve(self.command, self.path, body, self.headers.get("Authorization") or "")
+            if fault is not None and fault.silence:
+                woken.wait(fault.silence)
+            if answer is None:
+                self.close_connection = True
+                return
             status, headers, content = answer
             data = b"" if content is None else content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from platform_core.dashboards.powerbi import PowerBIDashboard
+from platform_core.dashboards.powerbi_memory import Memory
 from platform_core.dashboards.powerbi_options import PowerBIConnection, PowerBIOptions
 from platform_core.errors import RefreshError
 from platform_core.plugins.interfaces import RefreshRequest, Secret
@@ -43,6 +44,16 @@ def dashboard(
         clock=service.clock,
         answer_within=answer_within,
     )
+
+
+def known(requests, *parts: str, **options: Any) -> dict[str, Any]:
+    """What is remembered of a dataset whose refresh once came to these tables."""
+    kept: list[dict[str, Any]] = []
+    memory = Memory.read(
+        requests(remember=kept.append), options=PowerBIOptions(workspace=WORKSPACE, dataset=DATASET, **options)
+    )
+    memory.note_parts(frozenset((part, "") for part in parts or ("Rides", "Weather", "Other")))
+    return kept[-1]
 
 
 @pytest.fixture
@@ -119,7 +130,7 @@ def test_a_failure_shows_the_code_and_not_the_text(service: PowerBIServer, reque
 def test_a_state_nobody_knows_is_not_success(service: PowerBIServer, requests) -> None:
     service.outcome = "Succeeded"
     with pytest.raises(RefreshError, match="last seen as Succeeded"):
-        dashboard(service, timeout="2 minutes").refresh(requests())
+        dashboard(service).refresh(requests(timeout=dt.timedelta(minutes=2)))
 
 
 @pytest.mark.parametrize("fault", LOST_ANSWERS.values(), ids=LOST_ANSWERS)
@@ -127,7 +138,7 @@ def test_a_request_that_was_accepted_without_our_knowing_is_adopted(
     service: PowerBIServer, requests, fault: Fault
 ) -> None:
     service.order("POST", fault)
-    result = dashboard(service, answer_within=0.5).refresh(requests())
+    result = dashboard(service, answer_within=0.5).refresh(requests(remembered=known(requests)))
     assert service.count("POST") == 1
     assert result.figures["request_id"] == service.entries[0].id
     assert len(service.entries) == 1
@@ -152,7 +163,7 @@ def test_a_lost_request_that_the_history_shows_late_is_adopted_when_the_next_is_
     service.list_delay = 15.0
     service.duration = 60.0
     service.order("POST", Fault(process=True))
-    result = dashboard(service).refresh(requests())
+    result = dashboard(service).refresh(requests(remembered=known(requests)))
     assert len(service.entries) == 1
     assert result.figures["request_id"] == service.entries[0].id
 
@@ -162,7 +173,9 @@ def test_an_older_refresh_or_one_of_other_tables_is_not_adopted(service: PowerBI
     # Starts while our request is lost, but shows another table.
     service.start(started=0.0, duration=1.0, listed_after=0.5, body={"type": "full", "objects": [{"table": "Other"}]})
     service.order("POST", Fault())
-    result = dashboard(service, tables=["Rides"]).refresh(requests())
+    result = dashboard(service, tables=["Rides"]).refresh(
+        requests(remembered=known(requests, "Rides", tables=["Rides"]))
+    )
     assert result.figures["request_id"] == service.entries[-1].id
     assert len(service.entries) == 3
 
@@ -170,21 +183,21 @@ def test_an_older_refresh_or_one_of_other_tables_is_not_adopted(service: PowerBI
 def test_an_older_refresh_that_the_history_shows_late_is_not_adopted(service: PowerBIServer, requests) -> None:
     service.start(started=-60.0, duration=10.0, listed_after=60.5)
     service.order("POST", Fault())
-    result = dashboard(service).refresh(requests())
+    result = dashboard(service).refresh(requests(remembered=known(requests)))
     assert result.figures["request_id"] == service.entries[1].id
 
 
 def test_a_refresh_that_ended_just_before_ours_was_asked_for_is_not_adopted(service: PowerBIServer, requests) -> None:
     service.start(started=-3.0, duration=1.0)
     service.order("POST", Fault())
-    result = dashboard(service).refresh(requests())
+    result = dashboard(service).refresh(requests(remembered=known(requests)))
     assert result.figures["request_id"] == service.entries[1].id
 
 
 def test_clocks_that_differ_by_an_hour_do_not_hinder_adoption(service: PowerBIServer, requests) -> None:
     service.ahead = dt.timedelta(hours=-1)
     service.order("POST", Fault(process=True))
-    dashboard(service).refresh(requests())
+    dashboard(service).refresh(requests(remembered=known(requests)))
     assert service.count("POST") == 1
 
 
@@ -253,7 +266,7 @@ def test_too_many_requests_wait_until_the_date_told(service: PowerBIServer, requ
 def test_a_wait_beyond_the_deadline_ends_at_once(service: PowerBIServer, requests) -> None:
     service.order("POST", Fault(status=429, headers={"Retry-After": "7200"}))
     with pytest.raises(RefreshError, match="not refreshed within 0:30:00; no refresh was accepted"):
-        dashboard(service, timeout="30 minutes").refresh(requests())
+        dashboard(service).refresh(requests(timeout=dt.timedelta(minutes=30)))
     assert service.clock.seconds < 60
 
 
@@ -328,7 +341,7 @@ def test_details_that_come_late_are_waited_for(service: PowerBIServer, requests)
 def test_a_refresh_that_takes_too_long_is_an_error_with_state_and_id(service: PowerBIServer, requests) -> None:
     service.duration = 2_000.0
     with pytest.raises(RefreshError, match=r"not refreshed within 0:10:00.*last seen as InProgress") as raised:
-        dashboard(service, timeout="10 minutes").refresh(requests())
+        dashboard(service).refresh(requests(timeout=dt.timedelta(minutes=10)))
     assert service.entries[0].id in str(raised.value)
     assert service.clock.seconds <= 600
 
@@ -336,7 +349,7 @@ def test_a_refresh_that_takes_too_long_is_an_error_with_state_and_id(service: Po
 def test_waiting_for_another_refresh_is_bounded_too(service: PowerBIServer, requests) -> None:
     service.start(duration=86_400.0)
     with pytest.raises(RefreshError, match="another refresh of the dataset was running"):
-        dashboard(service, timeout="10 minutes").refresh(requests())
+        dashboard(service).refresh(requests(timeout=dt.timedelta(minutes=10)))
     assert service.count("POST") == 1
 
 
@@ -413,8 +426,93 @@ def test_other_clouds_and_this_machine_are_allowed(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"workspace": "../x"}, {"timeout": "0 seconds"}, {"refresh_type": "add"}, {"tables": [{}]}]
+    "wrong", [{"workspace": "../x"}, {"poll_interval": "0 seconds"}, {"refresh_type": "add"}, {"tables": [{}]}]
 )
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PowerBIOptions(**({"workspace": WORKSPACE, "dataset": DATASET} | wrong))
+
+
+AS_OF = dt.datetime(2026, 11, 21, 5, 59, tzinfo=dt.UTC)
+"""A minute before the clock of the tests begins."""
+
+
+def test_a_refresh_that_began_after_the_newest_table_is_attached_to_and_no_further_one_asked_for(
+    service: PowerBIServer, requests
+) -> None:
+    other = service.start(started=-10.0, duration=300.0, kind="Scheduled")
+    result = dashboard(service).refresh(requests(as_of=AS_OF))
+    assert result.figures["request_id"] == other.id
+    assert result.figures["asked_by"] == "another, or an earlier try"
+    assert service.count("POST") == 0
+
+
+def test_a_refresh_that_began_before_the_newest_table_is_waited_for_and_ours_asked_for(
+    service: PowerBIServer, requests
+) -> None:
+    service.start(started=-70.0, duration=300.0, kind="Scheduled")
+    result = dashboard(service).refresh(requests(as_of=AS_OF))
+    assert result.figures["request_id"] == service.entries[-1].id
+    assert service.entries[-1].started >= 230
+    assert result.figures["asked_by"] == "us"
+
+
+def test_a_refresh_that_was_completed_after_the_newest_table_was_made_is_enough(
+    service: PowerBIServer, requests
+) -> None:
+    other = service.start(started=-40.0, duration=20.0, kind="OnDemand")
+    assert dashboard(service).refresh(requests(as_of=AS_OF)).figures["request_id"] == other.id
+    assert service.count("POST") == 0
+
+
+@pytest.mark.parametrize("outcome", ["Failed", "Cancelled", "Disabled"])
+def test_an_attached_refresh_that_ends_badly_is_followed_by_ours(
+    service: PowerBIServer, requests, outcome: str
+) -> None:
+    service.start(started=-10.0, duration=60.0, outcome=outcome, kind="Scheduled")
+    result = dashboard(service).refresh(requests(as_of=AS_OF))
+    assert result.figures["request_id"] == service.entries[-1].id
+    assert len(service.entries) == 2
+
+
+def test_a_refresh_of_unknown_extent_does_not_count(service: PowerBIServer, requests) -> None:
+    service.start(started=-40.0, duration=20.0, body={"type": "full", "objects": [{"table": "Rides"}]})
+    dashboard(service).refresh(requests(as_of=AS_OF))
+    assert service.count("POST") == 1
+
+
+@pytest.mark.parametrize(("tables", "asked"), [(("Rides", "Weather", "Other"), 0), (("Rides", "Weather"), 1)])
+def test_an_enhanced_refresh_of_at_least_the_tables_that_ours_comes_to_counts(
+    service: PowerBIServer, requests, tables: tuple[str, ...], asked: int
+) -> None:
+    body = {"type": "full", "objects": [{"table": table} for table in tables]}
+    service.start(started=-40.0, duration=20.0, body=body)
+    dashboard(service).refresh(requests(as_of=AS_OF, remembered=known(requests)))
+    assert service.count("POST") == asked
+
+
+def test_a_try_whose_process_died_is_gone_on_with_by_the_next(service: PowerBIServer, requests) -> None:
+    memory: list[dict[str, Any]] = []
+    service.order("details", Fault(status=418))
+    with pytest.raises(RefreshError):
+        dashboard(service).refresh(requests(as_of=AS_OF, remember=memory.append))
+    dashboard(service).refresh(requests(as_of=AS_OF, remembered=memory[-1]))
+    assert service.count("POST") == 1
+
+
+def test_an_entry_that_never_changes_keeps_no_dashboard_waiting_for_ever(service: PowerBIServer, requests) -> None:
+    ghost = service.start(started=-10.0, duration=1_000_000.0, kind="Scheduled")
+    service.idle.add(ghost.id)
+    result = dashboard(service).refresh(requests(as_of=AS_OF))
+    assert result.figures["request_id"] == service.entries[-1].id != ghost.id
+
+
+def test_no_request_is_sent_within_seconds_of_the_newest_commit(service: PowerBIServer, requests) -> None:
+    dashboard(service).refresh(requests(as_of=service.clock.now()))
+    assert service.entries[0].started >= 8
+
+
+def test_waiting_is_bounded_by_two_hours_where_nothing_is_declared(service: PowerBIServer, requests) -> None:
+    service.duration = 1_000_000.0
+    with pytest.raises(RefreshError, match="not refreshed within 2:00:00"):
+        dashboard(service, poll_interval="10 minutes").refresh(requests())

@@ -23,7 +23,14 @@ from platform_core.errors import MigrationError
 from platform_core.operations.ddl import DdlLocation, DdlPlan, DdlScope, DdlStatus, apply_ddl, ddl_status, plan_ddl
 from platform_core.operations.ddl_plan import PlannedMigration
 from platform_core.operations.platform import Platform, open_platform
-from platform_core.specs.environment import ControlSpec, DatabaseSpec, EnvironmentSpec, LakeSpec, PluginChoice
+from platform_core.specs.environment import (
+    ControlSpec,
+    DatabaseSpec,
+    EngineChoice,
+    EnvironmentSpec,
+    LakeSpec,
+    PluginChoice,
+)
 from platform_core.specs.table import TableRef
 from tests.conftest import PROJECT
 from tests.control_database.conftest import postgres_place
@@ -74,7 +81,7 @@ class World:
             name=self.name,
             lake=LakeSpec(root=str(self.root / "lake")),
             secrets=PluginChoice(type="files", options={"path": str(self.root / "secrets")}),
-            engine=PluginChoice(type="local", options={"memory_limit": "300MB", "threads": 2}),
+            engine=EngineChoice(type="local", options={"memory_limit": "300MB", "threads": 2}),
             control=self.control,
             databases=dict(self.databases),
         )

@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from platform_core.operations.dbt import DbtResult, build
+from platform_core.operations.dbt import build
 from platform_core.operations.dbt_manifest import read_manifest
 from platform_core.operations.dbt_project import DbtProject, open_project, parse
+from platform_core.operations.dbt_results import DbtResult
 from platform_core.operations.own_tables import drop_own
 from platform_core.operations.platform import Platform
 from platform_core.specs.dbt import DbtSpec

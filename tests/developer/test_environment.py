@@ -68,6 +68,10 @@ def test_who_is_not_stated_is_not_made_up_for_child_processes(settings: Settings
             "'developer': a personal environment starts nothing by itself: remove 'schedules: true'",
         ),
         (
+            "alerts: {channels: {phone: {type: ntfy, options: {url: 'https://ntfy.example.com', topic: a}}}}\n",
+            "'developer': what one person tries out is nobody else's alarm: remove 'alerts'",
+        ),
+        (
             "control: {manifest: snapshot}\n",
             "'developer': a personal environment runs what its user's control files say: remove 'manifest'",
         ),

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from platform_core.execution import cancel_event, raise_if_cancelled, threaded_executor
 
@@ -445,3 +446,32 @@ def an_isolated_step_that_takes_long(executor):
         time.sleep(60)
 
     return job_of_assets(executor, slow)
+
+
+def waiting_in_a_process_of_its_own(deaf: bool):
+    @dg.asset(op_tags={"edp/isolated": "true", "edp/timeout": "60"})
+    def waiting(context: dg.AssetExecutionContext) -> None:
+        from platform_core.factories.run_policy import Running, bounded  # other graphs start quicker without it
+
+        markers = Path(os.environ["MARKERS"])
+        with bounded(context, Running()):
+            try:
+                (markers / "started").touch()
+                time.sleep(60)
+            except DagsterExecutionInterruptedError:
+                if not deaf:
+                    raise
+                (markers / "asked").touch()
+                time.sleep(60)
+
+    return waiting
+
+
+@graph
+def an_isolated_step_that_obeys_its_limit(executor):
+    return job_of_assets(executor, waiting_in_a_process_of_its_own(deaf=False))
+
+
+@graph
+def an_isolated_step_that_ignores_its_limit(executor):
+    return job_of_assets(executor, waiting_in_a_process_of_its_own(deaf=True))

@@ -70,6 +70,7 @@ def starts(built: dg.ScheduleDefinition, instance: dg.DagsterInstance, *, late: 
 def test_a_schedule_whose_previous_run_is_active_skips_or_queues_one(
     instance: dg.DagsterInstance, overlap: Overlap, before: list[dg.DagsterRunStatus], started: bool
 ) -> None:
+    """FAULTS C16"""
     for status in before:
         run(instance, "crm", status)
     run(instance, "finance", ACTIVE)
@@ -94,7 +95,7 @@ def test_a_schedule_goes_by_its_time_zone() -> None:
 def sensors(assets: int) -> list[dg.AutomationConditionSensorDefinition]:
     keys = [dg.AssetKey(["crm", "gold", f"t{number}"]) for number in range(assets)]
     manifest = Manifest(location=LocationSpec(name="crm"), root=Path("crm"))
-    return build_automation_sensors(manifest, ENVIRONMENT, keys, metadata={})
+    return build_automation_sensors(manifest, ENVIRONMENT, dict.fromkeys(keys, 0), metadata={})
 
 
 def test_a_small_location_has_one_sensor() -> None:

@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 
 import dagster as dg
 import psutil
+from dagster._core.scheduler.instigation import InstigatorType
 
 from platform_core.control.loads import LoadRow, Loads, open_loads
+from platform_core.factories.lease_reaper import LEASE_REAPER
 from platform_core.lake.delta import DeltaTableReader
 from platform_core.secrets.environment import EnvironmentSecrets
 from platform_core.specs.environment import ControlSpec
@@ -27,8 +29,8 @@ from tests.services.server_process import free_port
 
 T = TypeVar("T")
 
-LEASE_SECONDS = 2.0
-REAPER_SECONDS = 5.0
+LEASE_SECONDS = 3.0
+REAPER_SECONDS = 1.0
 FAULT = "fault"
 """File in the state folder: what the processes that start from now on are to meet."""
 
@@ -219,6 +221,18 @@ class Deployed:
                 if record.dagster_event and "FAILURE" in record.dagster_event.event_type_value
             ]
             raise AssertionError("\n".join([str(status), *said]))
+
+    def put_off(self, run_id: str) -> int:
+        """How often the reaper has found a run abandoned, and left it because its code server does not answer."""
+        known = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        reapers = [state for state in known if state.instigator_name == LEASE_REAPER]
+        ticks = [
+            tick
+            for state in reapers
+            for tick in self.instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=50)
+        ]
+        said = [tick.skip_reason or "" for tick in ticks]
+        return sum("when their code server is up" in text and run_id in text for text in said)
 
     def retry_of(self, run_id: str) -> str | None:
         """The run that Dagster started in the place of one that failed."""

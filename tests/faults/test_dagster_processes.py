@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 
 import dagster as dg
 import psutil
 import pytest
 
-from tests.faults.deployed import LEASE_SECONDS, REAPER_SECONDS, Deployed, deployed, until
+from tests.faults.deployed import Deployed, deployed, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PAUSE = "bronze-before-commit:sleep:1:60"
 FAILURE, CANCELED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
-NOTICED_SECONDS = 40.0
+NOTICED_SECONDS = 120.0
+"""Far more than it takes: on a machine with other work to do everything takes longer."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a3_the_step_process_of_a_killed_run_dies_with_it_and_commits_nothing(li
     run_id, worker, step = _begun(live, "apart")
     before = live.batches("apart")
     worker.kill()
-    _gone(step, within=5)
+    _gone(step, within=30)
     assert live.ended(run_id, within=NOTICED_SECONDS) is FAILURE
     again = until(lambda: live.retry_of(run_id), within=60, what="the retry")
     live.succeeds(again)
@@ -75,11 +75,11 @@ def test_a4_a_run_that_dies_with_its_code_server_is_marked_failed_and_retried(li
     run_id, worker, _ = _begun(live, "threads")
     live.kill("rides")
     worker.kill()
-    time.sleep(LEASE_SECONDS + 3 * REAPER_SECONDS)
+    until(lambda: live.put_off(run_id) >= 2, within=120, what="a reaper that finds the run and leaves it")
     assert live.status(run_id) is dg.DagsterRunStatus.STARTED, "a retry would fail now, and never be tried again"
     live.start("rides")
     live.wait_for_server("rides")
-    assert live.ended(run_id, within=2 * REAPER_SECONDS + NOTICED_SECONDS) is FAILURE
+    assert live.ended(run_id, within=NOTICED_SECONDS) is FAILURE
     (failure,) = live.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
     assert failure.dagster_event is not None
     said = str(failure.dagster_event.message)
@@ -135,7 +135,7 @@ def test_a13_a_run_that_is_cancelled_before_its_commit_gives_back_its_lease_and_
     assert run is not None
     live.instance.report_run_canceling(run)
     worker.send_signal(signal.SIGTERM)
-    assert live.ended(run_id, within=30) is CANCELED
+    assert live.ended(run_id, within=NOTICED_SECONDS) is CANCELED
     (row,) = [row for row in live.loads.recent() if row.run_id == run_id]
     assert row.status == "cancelled"
     assert (live.batches("apart"), live.ids("apart")) == before

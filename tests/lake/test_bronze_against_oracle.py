@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from platform_core.lake.row_hash import row_hashes
 from platform_core.specs.ingestion import OnBadKey
+from tests.examples import examples
 
 DAY = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 OWN = ("id", "part", "value", "seq", "gone")
@@ -226,7 +227,10 @@ def assert_scd2(versions: list[Row], rows: list[Row]) -> None:
 
 
 many = settings(
-    max_examples=30, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(10),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -20,11 +20,15 @@ from hypothesis import strategies as st
 from platform_core.errors import SchemaError
 from platform_core.lake import bronze
 from platform_core.lake.delta import DeltaTableReader
+from tests.examples import examples
 
 ZONES = st.sampled_from(["UTC", "Europe/Amsterdam", "America/New_York", "Asia/Kathmandu", "Pacific/Apia"]).map(ZoneInfo)
 LONG_AGO, FAR_AHEAD = dt.datetime(2, 1, 1), dt.datetime(9998, 12, 31)
 EXAMPLES = settings(
-    max_examples=25, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(8),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

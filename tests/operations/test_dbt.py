@@ -21,9 +21,10 @@ import pytest
 
 from platform_core.errors import ConfigError, StepError
 from platform_core.lake.delta import open_table
-from platform_core.operations.dbt import DbtResult, build
+from platform_core.operations.dbt import build
 from platform_core.operations.dbt_manifest import DbtManifest, read_manifest
 from platform_core.operations.dbt_project import DbtProject, open_project, parse
+from platform_core.operations.dbt_results import DbtResult
 from platform_core.operations.platform import Platform
 from platform_core.specs.dbt import DbtSpec
 
@@ -97,7 +98,8 @@ def test_the_manifest_tells_models_tests_and_sources(project: DbtProject) -> Non
     assert [model.published for model in manifest.models] == [False, True, True]
     assert models["shop.gold.totals"].columns["customer"] == "Name of the customer."
     tests = {test.name: test for test in manifest.tests}
-    assert str(tests["source_not_null_shop_orders_order_id"].on) == "shop.silver.orders"
+    # Another project may have a test of this name on the same table.
+    assert str(tests["shop_analytics__source_not_null_shop_orders_order_id"].on) == "shop.silver.orders"
     assert str(tests["no_total_is_too_small"].on) == "shop.gold.totals"
     assert not tests["not_null_totals_total"].blocking
 
@@ -253,6 +255,7 @@ def test_a_killed_run_takes_dbt_with_it_and_leaves_what_was_published(
     script = tmp_path / "run.py"
     script.write_text(
         "from pathlib import Path\n"
+        "from platform_core.control.loads import open_loads\n"
         "from platform_core.engines.local import LocalEngine, LocalOptions\n"
         "from platform_core.lake.paths import Lake\n"
         "from platform_core.operations.dbt import build\n"
@@ -260,9 +263,11 @@ def test_a_killed_run_takes_dbt_with_it_and_leaves_what_was_published(
         "from platform_core.operations.dbt_project import open_project\n"
         "from platform_core.operations.platform import Platform\n"
         "from platform_core.specs.dbt import DbtSpec\n"
+        "from platform_core.specs.environment import ControlSpec\n"
         f"root = Path({str(platform.state.parent)!r})\n"
         "platform = Platform(environment=None, lake=Lake(str(root / 'lake')), engine=LocalEngine(LocalOptions()),\n"
-        "                    secrets=None, loads=None, state=root / 'state')\n"
+        "                    secrets=None, loads=open_loads(ControlSpec(), state=root / 'state', secrets=None),\n"
+        "                    state=root / 'state')\n"
         "spec = DbtSpec(workstream='shop', name='analytics', project='dbt')\n"
         "project = open_project(spec, root=root, state=platform.state)\n"
         "manifest = read_manifest(project.spec, folder=project.folder)\n"

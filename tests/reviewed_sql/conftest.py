@@ -39,7 +39,7 @@ class Changes:
         return f"-- owner: {owner}\n-- expires: {expires}\n-- reason: {reason}\n"
 
     def scope(self) -> Scope:
-        found = Scope(self.project.settings(), self.project.environment(), self.project.store())
+        found = Scope(self.project.settings(), self.project.environment(), self.project.at_hand())
         found.look()
         return found
 
@@ -53,7 +53,7 @@ class Changes:
         return apply_changes(self.scope(), author=AUTHOR, approval=approve)
 
     def overrides(self) -> list[Override]:
-        return self.project.store().read(read_overrides)
+        return self.project.at_hand().read(read_overrides)
 
     def value(self, column: str, name: str = "orders", table: str = "ingestion") -> object:
         """A live value."""

@@ -11,7 +11,7 @@ LOOKBACK = "UPDATE ingestion SET lookback = '5 hours' WHERE name = 'orders'"
 
 def drift(changes: Changes) -> list[DriftedRow]:
     project = changes.project
-    return find_drift(read_declared(project.settings()), project.environment(), project.store())
+    return find_drift(read_declared(project.settings()), project.environment(), project.at_hand())
 
 
 def causes(changes: Changes) -> dict[str, dict[str, Cause]]:

@@ -21,7 +21,7 @@ INGESTION = "crm/control/ingestion.yaml"
 def export(changes: Changes, *addresses: str) -> Exported:
     project = changes.project
     declared = read_declared(project.settings())
-    drift = find_drift(declared, project.environment(), project.store())
+    drift = find_drift(declared, project.environment(), project.at_hand())
     return export_drift(project.settings(), declared, chosen(drift, addresses))
 
 

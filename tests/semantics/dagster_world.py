@@ -4,6 +4,7 @@ import dagster as dg
 
 from platform_core.errors import InputsError
 from platform_core.factories.automation import PROCESSING, REFRESH
+from platform_core.factories.cuts import mixed
 from platform_core.factories.readiness import unfit
 from platform_core.factories.standing import Standing
 from tests.semantics.world import DASHBOARD, INPUTS, LOADED, Outcome, World
@@ -87,3 +88,6 @@ class DagsterWorld(World):
             found = unfit(dg.AssetKey(source), standing=Standing(self.instance), own_run=context.run.run_id)
             if found and (found.failed or name == DASHBOARD or found.reason == "was never built"):
                 raise InputsError(f"{source} {found.reason}")
+        shown = [dg.AssetKey(source) for source in INPUTS.get(name, ())]
+        if name == DASHBOARD and mixed(shown, standing=Standing(self.instance)) is not None:
+            raise InputsError("what it shows does not belong together")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from platform_core.factories.cuts import mixed
 from platform_core.factories.readiness import due, unfit
 from platform_core.factories.standing import Built, Checked, Course, Standing
 from tests.semantics.world import DASHBOARD, INPUTS, Outcome, World
@@ -48,6 +49,7 @@ class LightStanding(Standing):
         self.last: dict[dg.AssetKey, str] = {}
         self.plans: dict[dg.AssetKey, int] = {}
         self.made: dict[dg.AssetKey, Built] = {}
+        self.all_made: dict[tuple[dg.AssetKey, int], Built] = {}
         self.checks: dict[dg.AssetKey, list[Checked]] = {}
 
     def next(self) -> int:
@@ -56,6 +58,12 @@ class LightStanding(Standing):
 
     def built(self, key: dg.AssetKey) -> Built | None:
         return self.made.get(key)
+
+    def read(self, keys: Iterable[dg.AssetKey]) -> None:
+        """Everything is read already."""
+
+    def made_at(self, key: dg.AssetKey, position: int) -> Built | None:
+        return self.all_made.get((key, position))
 
     def attempt(self, key: dg.AssetKey) -> str | None:
         run_id, made = self.last.get(key), self.made.get(key)
@@ -103,6 +111,7 @@ class LightWorld(World):
                 KEYS[name],
                 inputs=[KEYS[source] for source in sources],
                 every=name == DASHBOARD,
+                together=name == DASHBOARD,
                 standing=self.log,
                 checks=declared,
             )
@@ -135,7 +144,10 @@ class LightWorld(World):
         run.begun.add(name)
         sources = [KEYS[source] for source in INPUTS.get(name, ())]
         found = [unfit(key, standing=self.log, checks=declared, own_run=run_id) for key in sources]
-        if any(each and (each.failed or name == DASHBOARD or each.reason == "was never built") for each in found):
+        apart = name == DASHBOARD and mixed(sources, standing=self.log) is not None
+        if apart or any(
+            each and (each.failed or name == DASHBOARD or each.reason == "was never built") for each in found
+        ):
             run.refused.add(name)
             run.broke = True
             return
@@ -150,7 +162,7 @@ class LightWorld(World):
             run.broke = True
             return
         made = Built(position=self.log.next(), run_id=run_id, step=name, seen=seen)
-        self.log.made[KEYS[name]] = made
+        self.log.made[KEYS[name]] = self.log.all_made[KEYS[name], made.position] = made
         self.log.last[KEYS[name]] = run_id
         self.truth.built(name, outcome=outcome)
         self._evaluate(name, made, run_id, passed=outcome is Outcome.OK)

@@ -1,48 +1,24 @@
-"""The same rule with real processes: a daemon, a code server for each of two locations, runs, and PostgreSQL."""
+"""The same rule with real processes: a daemon, a code server for each of two locations, runs, and PostgreSQL.
+
+What happens is played once, since each run is a process that takes seconds; each test says one thing about it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import dagster as dg
-import psutil
 import pytest
+from dagster import DagsterRunStatus
 
-from tests.conftest import PROJECT
-from tests.scenarios.workspaces import Workspace
+from platform_core.errors import InputsError
+from platform_core.plugins.testing_alerts import Received
+from tests.semantics.installation import URL, Installation, installed
 from tests.services.postgres import PostgresServer
 
-pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1_200)]
 
-EVERY_SECONDS = 2
-PATIENCE = 150
-QUIET = 12
-"""Seconds without a new run after which nothing more is asked for: several ticks."""
-
-DEFINITIONS = f"""\
-from pathlib import Path
-
-import dagster as dg
-
-from platform_core import build_definitions
-from platform_core.factories import jobs
-
-# A test has no half minute to wait.
-jobs.TICK_SECONDS = {EVERY_SECONDS}
-
-
-@dg.definitions
-def defs() -> dg.Definitions:
-    return build_definitions(Path(__file__).parent / "control")
-"""
 SLOW_STEP = """\
 import time
 from pathlib import Path
@@ -58,15 +34,15 @@ def step(context):
     return rows
 """
 FILES = {
-    "dagster_home/environments/dev.yaml": """\
-        lake: {root: lake}
-        secrets: {type: files, options: {path: secrets}}
-        schedules: true
-        """,
     "loader/control/location.yaml": """\
         location: loader
         workstreams:
           - {name: loader, description: Loads., owners: ["team:loader"]}
+        """,
+    "loader/control/alerts.yaml": """\
+        workstream: loader
+        rules:
+          - {name: all, channels: [teams, ntfy, mail]}
         """,
     "loader/control/connections/shop.yaml": """\
         workstream: loader
@@ -89,6 +65,11 @@ FILES = {
         location: maker
         workstreams:
           - {name: maker, description: Makes., owners: ["team:maker"]}
+        """,
+    "maker/control/alerts.yaml": """\
+        workstream: maker
+        rules:
+          - {name: all, channels: [teams, ntfy, mail]}
         """,
     "maker/control/processing/steps.yaml": """\
         workstream: maker
@@ -114,24 +95,46 @@ FILES = {
             tables: [{title: Both, table: silver.both}]
         """,
     "maker/sql/both.sql": "SELECT a.id, b.name FROM loader.bronze.a JOIN loader.bronze.b USING (id)\n",
+    "maker/slow.py": SLOW_STEP,
 }
 A, B = dg.AssetKey(["loader", "bronze", "a"]), dg.AssetKey(["loader", "bronze", "b"])
 BOTH, SLOW = dg.AssetKey(["maker", "silver", "both"]), dg.AssetKey(["maker", "silver", "slow"])
 BOARD = dg.AssetKey(["maker", "dashboard", "board"])
 
 
-class Daemon:
-    """Both locations under a daemon, whose event log a test reads."""
+@dataclass
+class Moment:
+    """What is so at one moment of the story.
 
-    def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
-        self.root = root
-        self.instance = instance
-        self.workspace = Workspace(root)
-        self.hold = root / "state" / "hold"
+    Args:
+        builds: how often each asset of location 2 was built.
+        current: whether it has seen the newest build of each of its inputs.
+        messages: of each channel, in order.
+    """
 
-    def fill(self, *, name: str = "'x'") -> None:
-        """New rows in both sources; ``name`` is that of the rows of b."""
-        self.workspace.sql(
+    builds: dict[dg.AssetKey, int]
+    current: dict[dg.AssetKey, bool]
+    messages: dict[str, list[Received]]
+
+
+@dataclass
+class Story:
+    """What happens to the installation, from the first load to a source that is mended."""
+
+    here: Installation
+    runs: dict[str, dg.DagsterRun] = field(default_factory=dict)
+    moments: dict[str, Moment] = field(default_factory=dict)
+
+    def play(self) -> None:
+        self.fill("'x'")
+        self._overlap()
+        self._mend_check()
+        self._lose_source()
+        self._mend_source()
+
+    def fill(self, name: str) -> None:
+        """New rows in both sources; ``name`` is that of the row of b."""
+        self.here.workspace.sql(
             "state/shop.db",
             "PRAGMA journal_mode = WAL",
             "CREATE TABLE IF NOT EXISTS a (id INTEGER PRIMARY KEY, name TEXT)",
@@ -140,138 +143,148 @@ class Daemon:
             f"INSERT INTO b (name) VALUES ({name})",
         )
 
-    def load(self) -> dg.DagsterRunStatus:
-        """Run the job of location `loader`, to its end."""
-        arguments = ("job", "launch", "-w", "workspace.yaml", "--location", "loader", "-j", "loader")
-        before = {run.run_id for run in self.runs("loader")}
-        asked = self.workspace.dagster(*arguments, **_variables())
-        assert asked.returncode == 0, asked.stdout + asked.stderr
-        (run,) = [run for run in self.runs("loader") if run.run_id not in before]
-        deadline = time.monotonic() + PATIENCE
-        while not (found := self.instance.get_run_by_id(run.run_id)).is_finished:  # type: ignore[union-attr]
-            assert time.monotonic() < deadline, "the load did not end"
-            time.sleep(0.3)
-        return found.status  # type: ignore[union-attr]
+    def _overlap(self) -> None:
+        """While location 2 works, a is loaded again, and b is and fails its blocking check."""
+        hold = self.here.workspace.state / "hold"
+        hold.touch()
+        self.runs["first load"] = self.here.launch("loader")
+        self.here.until(hold.with_suffix(".reading").exists, what="the slow step")
+        self.here.until(lambda: self.here.builds(BOTH) == 1, what="the quick step")
+        self.fill("NULL")
+        self.runs["bad load"] = self.here.launch("loader")
+        hold.unlink()
+        self.here.until(lambda: self.here.builds(SLOW) == 2, what="the slow step, once more")
+        self.here.settles()
+        self.here.look_for_alerts()
+        self._look("b is bad")
 
-    def runs(self, job: str | None = None) -> list[dg.DagsterRun]:
-        return list(self.instance.get_runs(dg.RunsFilter(job_name=job) if job else None))
+    def _mend_check(self) -> None:
+        self.here.workspace.sql("state/shop.db", "UPDATE b SET name = 'mended' WHERE name IS NULL")
+        self.runs["good load"] = self.here.launch("loader")
+        self.here.until(lambda: all(self._current().values()), what="the dashboard")
+        self.here.settles()
+        self.here.look_for_alerts()
+        self._look("all is well")
 
-    def builds(self, key: dg.AssetKey) -> int:
-        """How often an asset was built."""
-        return len(self.instance.fetch_materializations(key, limit=1_000).records)
+    def _lose_source(self) -> None:
+        """The source of both tables is away; then somebody runs location 2 by hand."""
+        shop = self.here.workspace.state / "shop.db"
+        shop.rename(shop.with_suffix(".away"))
+        self.runs["failed load"] = self.here.launch("loader")
+        self.runs["by hand"] = self.here.launch("maker")
+        self.here.settles()
+        self.here.look_for_alerts()
+        self._look("the source is away")
 
-    def until(self, key: dg.AssetKey, builds: int) -> None:
-        """Wait until the daemon has had an asset built so often."""
-        deadline = time.monotonic() + PATIENCE
-        while self.builds(key) < builds:
-            assert time.monotonic() < deadline, (
-                f"{key.to_user_string()} was built {self.builds(key)} times, not {builds}"
-            )
-            time.sleep(0.3)
+    def _mend_source(self) -> None:
+        """The source is back, and somebody runs the failed run again, from failure."""
+        shop = self.here.workspace.state / "shop.db"
+        shop.with_suffix(".away").rename(shop)
+        asked = self.here.requests(SLOW)
+        self.runs["run again"] = self.here.run_again(self.runs["failed load"])
+        # That what is asked for is built, too, was seen before.
+        self.here.until(lambda: self.here.requests(SLOW) > asked, what="a request for the slow step")
+        self.here.look_for_alerts()
+        self._look("the source is back")
 
-    def settles(self) -> None:
-        """Wait until all runs have ended and no new one comes."""
-        deadline = time.monotonic() + PATIENCE
-        quiet_since, known = time.monotonic(), -1
-        while time.monotonic() - quiet_since < QUIET:
-            runs = self.runs()
-            if len(runs) != known or not all(run.is_finished for run in runs):
-                quiet_since, known = time.monotonic(), len(runs)
-            assert time.monotonic() < deadline, "runs are asked for, again and again"
-            time.sleep(0.5)
+    def _look(self, when: str) -> None:
+        self.moments[when] = Moment(
+            builds={key: self.here.builds(key) for key in READS},
+            current=self._current(),
+            messages=self.here.services.received(),
+        )
 
-    def saw(self, key: dg.AssetKey, source: dg.AssetKey) -> bool:
-        """Whether the newest build of an asset had seen the newest build of an input."""
-        (made,) = self.instance.fetch_materializations(key, limit=1).records
-        (newest,) = self.instance.fetch_materializations(source, limit=1).records
-        tags = made.asset_materialization.tags if made.asset_materialization else None
-        pointer = (tags or {}).get(f"dagster/input_event_pointer/{source.to_user_string()}")
-        return pointer == str(newest.storage_id)
+    def _current(self) -> dict[dg.AssetKey, bool]:
+        return {key: all(self.here.saw(key, source) for source in sources) for key, sources in READS.items()}
 
 
-def _variables() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith("EDP_POSTGRES_")}
+READS = {BOTH: (A, B), SLOW: (A,), BOARD: (BOTH, SLOW)}
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Daemon]:
+def story(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Story]:
     root = tmp_path_factory.mktemp("semantics")
-    files = {name: text.replace("HOLD", str(root / "state" / "hold")) for name, text in FILES.items()}
-    for name in ("loader", "maker"):
-        files |= {f"{name}/definitions.py": DEFINITIONS, f"{name}/__init__.py": ""}
-    files["maker/slow.py"] = SLOW_STEP
-    workspace = Workspace.create(root, files)
-    shutil.copy(PROJECT / "docker" / "dagster.yaml", root / "dagster_home" / "dagster.yaml")
-    with pytest.MonkeyPatch.context() as patch:
-        variables = {
-            "HOST": postgres_server.host,
-            "PORT": str(postgres_server.port),
-            "DATABASE": postgres_server.create_database(),
-            "USER": postgres_server.user,
-            "PASSWORD": postgres_server.password,
-        }
-        for name, value in variables.items():
-            patch.setenv(f"EDP_POSTGRES_{name}", value)
-        for name, value in workspace.environment().items():
-            if name.startswith(("EDP_", "DAGSTER_")):
-                patch.setenv(name, value)
-        patch.setenv("EDP_STATE", str(workspace.state))
-        setup = workspace.edp("setup", **_variables())
-        assert setup.returncode == 0, setup.stdout + setup.stderr
-        with dg.DagsterInstance.from_config(str(root / "dagster_home")) as instance:
-            started = Daemon(root, instance)
-            started.fill()
-            with (root / "daemon.log").open("wb") as log:
-                process = subprocess.Popen(
-                    [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", "workspace.yaml"],
-                    env=workspace.environment(**_variables()),
-                    cwd=root,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            try:
-                yield started
-            finally:
-                _stop(process, mark=str(workspace.state))
+    hold = root / "project" / "state" / "hold"
+    files = {name: text.replace("HOLD", str(hold)) for name, text in FILES.items()}
+    with installed(root, files, postgres=postgres_server) as installation:
+        story = Story(installation)
+        story.play()
+        yield story
 
 
-def _stop(process: subprocess.Popen[bytes], *, mark: str) -> None:
-    """End every process of this installation by its id."""
-    for other in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if other.pid != os.getpid() and other.environ().get("EDP_STATE") == mark:
-                other.send_signal(signal.SIGKILL)
-    process.wait()
+def test_a_load_that_ends_while_a_step_works_is_not_lost(story: Story) -> None:
+    assert story.runs["first load"].status is DagsterRunStatus.SUCCESS
+    assert story.moments["b is bad"].builds[SLOW] == 2
+    assert story.moments["b is bad"].current[SLOW]
 
 
-def test_a_load_that_ends_while_a_step_works_is_not_lost_and_nothing_is_asked_for_ever(daemon: Daemon) -> None:
-    daemon.hold.touch()
-    assert daemon.load() is dg.DagsterRunStatus.SUCCESS
-    deadline = time.monotonic() + PATIENCE
-    while not daemon.hold.with_suffix(".reading").exists():
-        assert time.monotonic() < deadline, (daemon.root / "daemon.log").read_text()[-4_000:]
-        time.sleep(0.3)
-    daemon.fill()
-    assert daemon.load() is dg.DagsterRunStatus.SUCCESS
-    daemon.hold.unlink()
-    daemon.until(SLOW, 2)
-    daemon.settles()
-    assert all(daemon.saw(key, source) for key, source in ((SLOW, A), (BOTH, A), (BOTH, B)))
-    assert (daemon.builds(SLOW), daemon.builds(BOTH)) == (2, 2)
-    assert daemon.saw(BOARD, SLOW)
+def test_a_blocking_check_of_another_location_holds_a_step_back(story: Story) -> None:
+    assert story.runs["bad load"].status is DagsterRunStatus.FAILURE
+    assert story.moments["b is bad"].builds[BOTH] == 1
+    assert not story.moments["b is bad"].current[BOTH]
 
 
-def test_a_blocking_check_of_another_location_holds_a_step_back_until_it_passes(daemon: Daemon) -> None:
-    both, slow = daemon.builds(BOTH), daemon.builds(SLOW)
-    daemon.fill(name="NULL")
-    assert daemon.load() is dg.DagsterRunStatus.FAILURE
-    daemon.until(SLOW, slow + 1)
-    daemon.settles()
-    assert daemon.builds(BOTH) == both
-    daemon.workspace.sql("state/shop.db", "UPDATE b SET name = 'mended' WHERE name IS NULL")
-    assert daemon.load() is dg.DagsterRunStatus.SUCCESS
-    daemon.until(BOTH, both + 1)
-    daemon.settles()
-    assert daemon.builds(BOTH) == both + 1
+def test_once_the_check_passes_each_is_built_once_more_and_nothing_is_asked_for_ever(story: Story) -> None:
+    assert story.runs["good load"].status is DagsterRunStatus.SUCCESS
+    before, after = story.moments["b is bad"].builds, story.moments["all is well"].builds
+    assert after == {key: times + 1 for key, times in before.items()}
+    assert all(story.moments["all is well"].current.values())
+
+
+def test_nothing_runs_on_the_remains_of_a_failed_load(story: Story) -> None:
+    assert story.runs["failed load"].status is DagsterRunStatus.FAILURE
+    assert story.moments["the source is away"].builds == story.moments["all is well"].builds
+
+
+def test_a_run_by_hand_refuses_what_is_left_of_a_failed_load(story: Story) -> None:
+    run = story.runs["by hand"]
+    assert run.status is DagsterRunStatus.FAILURE
+    records = story.here.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    errors = [each.event_log_entry.get_dagster_event().step_failure_data.error for each in records]
+    assert len(errors) == 2
+    assert all(error is not None and InputsError.__name__ in str(error) for error in errors)
+
+
+def test_a_run_again_from_failure_mends_and_what_waited_is_asked_for(story: Story) -> None:
+    assert story.runs["run again"].status is DagsterRunStatus.SUCCESS
+    assert story.runs["run again"].parent_run_id == story.runs["failed load"].run_id
+
+
+CLOSED = {"teams": "Over", "ntfy": "Over", "mail": "Re"}
+"""How the title of a recovery begins: a mail answers in the thread of the first one."""
+
+
+def named(message: Received) -> str:
+    """Its title, without the reference that a mail has there."""
+    return message.title.partition(" [")[0]
+
+
+@pytest.mark.parametrize("channel", CLOSED)
+def test_a_failed_check_and_its_recovery_are_one_message_each(story: Story, channel: str) -> None:
+    (failed,) = story.moments["b is bad"].messages[channel]
+    assert named(failed) == "loader.bronze.b failed"
+    assert "blocking check failed: not_null_name" in failed.text
+    _, over = story.moments["all is well"].messages[channel]
+    assert named(over) == f"{CLOSED[channel]}: loader.bronze.b failed"
+
+
+@pytest.mark.parametrize("channel", CLOSED)
+def test_a_failed_source_is_one_message_that_says_what_it_did(story: Story, channel: str) -> None:
+    before, found = (story.moments[when].messages[channel] for when in ("all is well", "the source is away"))
+    (message,) = found[len(before) :]
+    assert named(message) == "connection loader.shop: 2 tables failed"
+    for said in (
+        "maker.dashboard.board: data of ",
+        "team:loader, team:maker",
+        "loader.bronze.a, loader.bronze.b",
+    ):
+        assert said in message.text
+    assert message.links == (f"{URL}/runs/{story.runs['failed load'].run_id}",)
+
+
+@pytest.mark.parametrize("channel", CLOSED)
+def test_the_recovery_of_the_source_says_what_it_closes(story: Story, channel: str) -> None:
+    before, found = (story.moments[when].messages[channel] for when in ("the source is away", "the source is back"))
+    (message,) = found[len(before) :]
+    assert named(message) == f"{CLOSED[channel]}: connection loader.shop: 2 tables failed"
+    assert "This closes A-2." in message.text

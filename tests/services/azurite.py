@@ -90,7 +90,7 @@ class AzuriteServer:
 
 @contextmanager
 def running_azurite() -> Iterator[AzuriteServer]:
-    """Start the emulator with its data in a temporary folder; on exit end it and remove the folder.
+    """Start the emulator, which holds its data in memory; on exit end it.
 
     Raises:
         AzuriteUnavailableError: it is not installed, or did not come up.
@@ -100,7 +100,7 @@ def running_azurite() -> Iterator[AzuriteServer]:
     folder = Path(tempfile.mkdtemp(prefix="azurite-"))
     port = free_port()
     log = folder / "log"
-    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder / "data")]
+    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
     try:
         with log.open("wb") as out:
             process = subprocess.Popen(

@@ -14,12 +14,13 @@ from platform_core.control.store.kinds import in_order
 from platform_core.errors import SnapshotError
 from platform_core.specs.manifest import Manifest
 from tests.control_plane.test_round_trip import ROOT, manifests
+from tests.examples import examples
 from tests.snapshot.conftest import Publishing
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @given(manifest=manifests())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_can_be_declared_comes_back(manifest: Manifest) -> None:
     rows = manifest_rows(manifest)
     stamp = {"environment": "dev", "location": manifest.location.name, "serial": 7, "mark": "m", "git_commit": "abc"}

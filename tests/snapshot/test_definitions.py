@@ -22,7 +22,7 @@ from dagster._core.definitions.repository_definition import RepositoryDefinition
 from platform_core.control.database import Database
 from platform_core.control.snapshot import loading
 from platform_core.definitions import build_definitions
-from platform_core.errors import SnapshotError
+from platform_core.errors import ConfigError, SnapshotError
 from tests.conftest import environment
 from tests.forked import PROJECT, run_forked
 from tests.snapshot.conftest import Publishing
@@ -205,3 +205,12 @@ def test_with_control_files_it_is_the_commit_of_the_working_copy(publishing: Pub
     project.edit("crm/control/ingestion.yaml", "lookback: 2 hours", "lookback: 3 hours")
     tags = {"edp/git_commit": f"{commit}-dirty"}
     assert run("as people do") == dict.fromkeys(("ad hoc", "repeated", "edp run"), tags)
+
+
+def test_c12_one_broken_declaration_takes_no_table_out_of_a_running_deployment(published: Publishing) -> None:
+    before = {location: keys(build(published, location)) for location in ("crm", "finance")}
+    published.project.edit("crm/control/ingestion.yaml", "mode: incremental", "mode: incremantal")
+    assert {location: keys(build(published, location)) for location in ("crm", "finance")} == before
+    with pytest.raises(ConfigError, match=r"crm/control/ingestion\.yaml:[0-9]+: .*'incremantal'"):
+        published.project.plan()
+    assert not published.publish().moved

@@ -22,6 +22,7 @@ from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest
 from platform_core.plugins.testing import CANARY, Place, Placed, SourceSuite, no_secrets
 from platform_core.sources.duckdb import DuckdbSource
+from tests.examples import examples
 
 DECLARED = {
     pa.int64(): "BIGINT",
@@ -169,7 +170,7 @@ def test_a_declared_type_makes_json_of_what_is_nested(database: Path, source: Du
         max_size=20,
     )
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_b16_what_was_written_is_read(tmp_path: Path, rows: list[tuple[object, ...]]) -> None:
     database = tmp_path / "exact.duckdb"
     database.unlink(missing_ok=True)

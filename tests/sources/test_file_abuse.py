@@ -25,6 +25,7 @@ from platform_core.sources import remote_folder
 from platform_core.sources.decompression import Limits
 from platform_core.sources.files import FilesSource
 from platform_core.sources.local_folder import LocalFolder
+from tests.examples import examples
 from tests.sources.placed_files import read
 from tests.sources.workbooks import packed
 
@@ -67,7 +68,7 @@ def test_e5_no_pattern_leads_out_of_the_root(source: FilesSource, pattern: str) 
 
 
 @given(pattern=st.text(alphabet="a.*?[]!/\\~-{}:\0\n ", max_size=16).map(lambda text: f"{text}secret.csv"))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_e5_no_made_up_pattern_leads_out_of_the_root(source: FilesSource, pattern: str) -> None:
     with pytest.raises(SourceError):
         read(source, pattern)

@@ -26,6 +26,7 @@ from platform_core.sources.file_ledger import Ledger
 from platform_core.sources.files import FilesSource
 from platform_core.sources.storage import StoredFile
 from platform_core.specs.ingestion import LoadMode
+from tests.examples import examples
 
 
 class Loads:
@@ -357,7 +358,7 @@ _CHANGES = st.lists(
 
 
 @given(changes=_CHANGES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_b14_after_any_changes_each_content_was_loaded_once(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, str, int]]
 ) -> None:

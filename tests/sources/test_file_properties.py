@@ -18,6 +18,7 @@ from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest
 from platform_core.plugins.testing import no_secrets
 from platform_core.sources.files import FilesSource
+from tests.examples import examples
 
 _ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "latin-1", "cp1252")
 _CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.text('",;\r\n\0 \ta\ufeff', max_size=8)
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packed=st.booleans(),
 )
 @example([("\ufeff", "\0")], "utf-16", ",", "\r\n", False, True)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_b13_cells_of_any_text_arrive_as_they_are(
     folder: Path,
     rows: list[tuple[str, str | None]],
@@ -72,7 +73,7 @@ def test_b13_cells_of_any_text_arrive_as_they_are(
 
 
 @given(body=st.text('ab,"\n\r ', max_size=20))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_b13_a_csv_means_what_a_strict_reader_makes_of_it_or_is_refused(folder: Path, body: str) -> None:
     (folder / "b.csv").write_bytes(f"x,y\n{body}".encode())
     try:
@@ -89,7 +90,7 @@ def test_b13_a_csv_means_what_a_strict_reader_makes_of_it_or_is_refused(folder: 
     name=st.sampled_from(["c.csv", "c.json", "c.jsonl", "c.parquet", "c.csv.gz", "c.csv.zst"]),
     encoding=st.sampled_from(_ENCODINGS),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_b13_bytes_of_any_kind_are_read_or_refused(folder: Path, content: bytes, name: str, encoding: str) -> None:
     (folder / name).write_bytes(content)
     try:
@@ -111,7 +112,7 @@ _JSON = st.recursive(
     ascii_only=st.booleans(),
     format_=st.sampled_from(["json", "jsonl"]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_b16_values_of_json_keep_what_they_are(
     folder: Path, objects: list[dict[str, Any]], ascii_only: bool, format_: str
 ) -> None:

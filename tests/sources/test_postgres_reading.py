@@ -18,6 +18,7 @@ from platform_core.errors import SourceError
 from platform_core.plugins.interfaces import ReadRequest, Secret
 from platform_core.plugins.testing import CANARY
 from platform_core.sources.postgres import PostgresSource
+from tests.examples import examples
 from tests.services.postgres import PostgresServer
 
 pytestmark = pytest.mark.services
@@ -140,7 +141,7 @@ WORDS = [
 )
 @example(payload="1) OR true; DROP TABLE canary; --")
 @example(payload="\\'; DROP TABLE canary; --")
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_e3_no_metadata_reaches_the_canary_table(
     run: Run, source: PostgresSource, postgres_server: PostgresServer, postgres_database: str, payload: str
 ) -> None:
@@ -331,7 +332,7 @@ def test_b10_a_row_that_was_committed_late_is_within_the_lookback(
         max_size=25,
     )
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_b16_what_was_written_is_read(run: Run, source: PostgresSource, rows: list[tuple[Any, ...]]) -> None:
     run(
         "DROP TABLE IF EXISTS t",

@@ -21,6 +21,7 @@ from platform_core.plugins.interfaces import ReadRequest
 from platform_core.plugins.testing import CANARY, Place, Placed, SourceSuite, no_secrets
 from platform_core.sources import sqlite as sqlite_source
 from platform_core.sources.sqlite import SqliteSource
+from tests.examples import examples
 
 DECLARED = {
     pa.int64(): "INTEGER",
@@ -320,7 +321,7 @@ def test_a_sorted_query_writes_nothing_beside_the_file(database: Path, source: S
         max_size=25,
     )
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_b16_what_was_written_is_read(database: Path, source: SqliteSource, rows: list[tuple[Any, ...]]) -> None:
     database.unlink(missing_ok=True)
     with closing(sqlite3.connect(database)) as connection:

@@ -59,6 +59,8 @@ class Graph:
         for step in manifest.steps:
             node = _Node(NodeKind.ASSET, name, step.owners or owners.get(step.workstream, ()))
             self._add(step.ref, node, step.inputs)
+            if step.source:
+                self._users.setdefault((step.workstream, step.source), []).append(step.ref)
         for dashboard in manifest.refreshes:
             node = _Node(NodeKind.DASHBOARD, name, dashboard.owners or owners.get(dashboard.workstream, ()))
             self._add(dashboard.ref, node, dashboard.inputs)

@@ -345,6 +345,7 @@ def _check_references(manifest: Manifest, *, where: str) -> None:
         for spec in manifest.refreshes
         if spec.connection
     ]
+    needed += [(spec.workstream, spec.source, f"processing {spec.ref}") for spec in manifest.steps if spec.source]
     for workstream, name, who in needed:
         if (workstream, name) not in connections:
             raise SnapshotError(f"{where}: {who} needs connection {workstream}.{name}, which is not there")

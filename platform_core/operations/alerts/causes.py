@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from platform_core.errors import DeletesStopped, InputsError, Unclassified
 from platform_core.operations.alerts.facts import DASHBOARD, CheckOutcome, FailedStep, FinishedRun, Surroundings
+from platform_core.operations.alerts.known import NOTHING, Known
 from platform_core.specs.alerts import AlertEvent
 from platform_core.specs.table import TableRef
 
@@ -19,7 +21,12 @@ MOST_CAUSES = 5
 _SHARED = frozenset(
     {"SourceError", "SecretError", "SecretMissing", "StorageError", "ControlError", "PluginError", "OSError"}
 )
-_PERSONAL = "holds personal data"
+_EVENTS = {
+    DeletesStopped.__name__: ("deletes", AlertEvent.DELETE_STOP),
+    Unclassified.__name__: ("privacy", AlertEvent.PRIVACY),
+}
+"""What is told as an event of its own, by the class of the error."""
+
 _NUMBER = re.compile(r"[0-9]+")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _SPACES = re.compile(r"\s+")
@@ -64,13 +71,13 @@ class Cause:
 
 
 def causes_of(
-    run: FinishedRun, *, around: Surroundings, known: Collection[str] = (), most: int = MOST_CAUSES
+    run: FinishedRun, *, around: Surroundings, known: Known = NOTHING, most: int = MOST_CAUSES
 ) -> list[Cause]:
     """The causes of what went wrong in a run, in the order of their workstreams.
 
     Args:
         around: what lies around the tables.
-        known: tables that an open alert is about: a dashboard that waits for one of them has no cause of its own.
+        known: what open alerts are about: what did not run because of that has no cause of its own.
         most: causes of one workstream that are told one by one.
     """
     found = _of_steps(run, around=around, known=known) + _of_checks(run)
@@ -81,6 +88,11 @@ def causes_of(
     for cause in found:
         by_workstream.setdefault(cause.workstream, []).append(cause)
     return [cause for _, causes in sorted(by_workstream.items()) for cause in _at_most(causes, most)]
+
+
+def refused_its_inputs(step: FailedStep) -> bool:
+    """Whether a step, or a dashboard, ended because of what it reads: the cause of that lies elsewhere."""
+    return not step.mended and step.error_class == InputsError.__name__
 
 
 def merged(causes: Sequence[Cause]) -> Cause:
@@ -108,23 +120,17 @@ def _at_most(causes: list[Cause], most: int) -> list[Cause]:
     return causes if len(causes) <= most else [merged(causes)]
 
 
-def _of_steps(run: FinishedRun, *, around: Surroundings, known: Collection[str]) -> list[Cause]:
+def _of_steps(run: FinishedRun, *, around: Surroundings, known: Known) -> list[Cause]:
+    known = known.and_also(tables=[ref for step in run.failed if not refused_its_inputs(step) for ref in step.makes])
     groups: dict[str, list[FailedStep]] = {}
     events: dict[str, AlertEvent] = {}
     for step in run.failed:
-        if step.mended or _waits_for_another(step, around=around, known=known):
+        if step.mended or (refused_its_inputs(step) and known.explains(step.makes, around=around)):
             continue
         key, event = _key(step, run, around)
         groups.setdefault(key, []).append(step)
         events[key] = event
     return [_cause(key, events[key], steps, run, around) for key, steps in groups.items()]
-
-
-def _waits_for_another(step: FailedStep, *, around: Surroundings, known: Collection[str]) -> bool:
-    """Whether it is a dashboard that was not refreshed because of what an open alert is about."""
-    if step.error_class not in ("InputsError", "RefreshError") or not known:
-        return False
-    return any(str(ref) in known for ref in around.upstream(step.makes))
 
 
 def _key(step: FailedStep, run: FinishedRun, around: Surroundings) -> tuple[str, AlertEvent]:
@@ -133,10 +139,9 @@ def _key(step: FailedStep, run: FinishedRun, around: Surroundings) -> tuple[str,
         return f"{run.job}/step/{step.step}", AlertEvent.FAILED
     first = refs[0]
     own = f"{first.workstream}/{first.layer}/{first.name}"
-    if step.error_class == "DeletesStopped":
-        return f"{own}/deletes", AlertEvent.DELETE_STOP
-    if step.error_class == "SchemaError" and _PERSONAL in step.error:
-        return f"{own}/privacy", AlertEvent.PRIVACY
+    if step.error_class in _EVENTS:
+        said, event = _EVENTS[step.error_class]
+        return f"{own}/{said}", event
     connection = around.connections.get(first)
     if step.error_class in _SHARED:
         where = f"{first.workstream}/connection/{connection}" if connection else f"{first.workstream}/all"
@@ -146,10 +151,11 @@ def _key(step: FailedStep, run: FinishedRun, around: Surroundings) -> tuple[str,
 
 def _reason(step: FailedStep) -> str:
     """The first line of an error without what tells one table's from another's, as a short hash."""
-    line = _first_line(step.error)
-    for ref in sorted(step.makes, key=lambda ref: -len(ref.name)):
-        line = line.replace(str(ref), "").replace(ref.name, "")
-    line = _SPACES.sub(" ", _NUMBER.sub("0", _QUOTED.sub("''", line))).strip().lower()
+    line = _QUOTED.sub("''", _first_line(step.error))
+    for ref in step.makes:
+        # As a word of its own: a table may be called 'a'.
+        line = re.sub(rf"\b{re.escape(ref.name)}\b", "", line.replace(str(ref), ""), flags=re.IGNORECASE)
+    line = _SPACES.sub(" ", _NUMBER.sub("0", line)).strip().lower()
     return hashlib.sha256(line.encode()).hexdigest()[:12]
 
 

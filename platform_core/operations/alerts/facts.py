@@ -90,7 +90,7 @@ class FinishedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownDashboard:
-    """A dashboard and the age of what it shows.
+    """A dashboard and the age of what it shows; or a table, and when it was built.
 
     Args:
         as_of: of its data, UTC; None where it was never refreshed, or does not say.

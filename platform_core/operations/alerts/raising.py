@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from platform_core.control.alert_records import NewAlert, Recorded, Seen, Told
 from platform_core.control.outbox import Outbox
-from platform_core.operations.alerts.causes import Cause, causes_of, merged
+from platform_core.operations.alerts.causes import Cause, causes_of, merged, refused_its_inputs
 from platform_core.operations.alerts.facts import FinishedRun, ShownDashboard, Surroundings
+from platform_core.operations.alerts.known import Known
 from platform_core.operations.alerts.routing import Routed, route
 from platform_core.operations.alerts.wording import told_again, told_of_cause, told_of_recovery
 from platform_core.specs.alerts import AlertRule, AlertsSpec
@@ -58,7 +59,7 @@ def raise_alerts(
     ):
         surroundings = around()
         still = outbox.open_alerts()
-        found = causes_of(run, around=surroundings, known={name for alert in still for name in alert.failing})
+        found = causes_of(run, around=surroundings, known=Known.of(still))
         for cause in _unless_storm(found, known={alert.key for alert in still}, outbox=outbox, now=now):
             wrong.append(_alert(cause, run, rules=rules, alerts=alerts, around=surroundings, ages=ages, now=now))
     well = {str(ref): at for ref, at in run.built.items()}
@@ -74,6 +75,25 @@ def raise_alerts(
         told_by=f"run {run.run_id}",
     )
     return outbox.record(seen, recovery=told_of_recovery)
+
+
+def is_unexplained(run: FinishedRun, *, outbox: Outbox, around: Callable[[], Surroundings]) -> bool:
+    """Whether something in a run refused its inputs, and no open alert says what is the matter with these.
+
+    The alert may come yet: from a location that has not looked at its own run.
+
+    Args:
+        around: as of :func:`raise_alerts`; asked only where something refused.
+
+    Raises:
+        ControlError: the control database is away.
+    """
+    refused = [step for step in run.failed if refused_its_inputs(step)]
+    if not refused:
+        return False
+    others = (ref for step in run.failed if step not in refused for ref in step.makes)
+    known, surroundings = Known.of(outbox.open_alerts()).and_also(tables=others), around()
+    return any(not known.explains(step.makes, around=surroundings) for step in refused)
 
 
 def remind(*, outbox: Outbox, rules: Sequence[AlertRule], location: str, now: dt.datetime) -> list[str]:

@@ -96,11 +96,29 @@ def told_late(
     )
 
 
-def told_stale(dashboard: ShownDashboard, *, now: dt.datetime, owners: Sequence[str], severity: Severity) -> Told:
-    """What is said when a dashboard shows old data."""
+def told_late_tables(
+    tables: Sequence[ShownDashboard], *, now: dt.datetime, owners: Sequence[str], severity: Severity
+) -> Told:
+    """What is said when nothing has built tables for longer than they are expected to be fresh."""
+    ref = tables[0].ref
     return Told(
-        title=f"{dashboard.ref} shows old data",
-        facts=(*_dashboard_facts([dashboard], now=now), *_owner_facts(owners)),
+        title=f"{ref} is late" if len(tables) == 1 else f"{ref.workstream}: {len(tables):,} tables are late",
+        text=("Nothing has built it within the time for which it is expected to be fresh.",)
+        if len(tables) == 1
+        else ("Nothing has built them within the time for which they are expected to be fresh.",),
+        facts=(("Last built", _ages(tables, now=now, then="ago")), *_owner_facts(owners)),
+        severity=severity,
+    )
+
+
+def told_stale(
+    dashboards: Sequence[ShownDashboard], *, now: dt.datetime, owners: Sequence[str], severity: Severity
+) -> Told:
+    """What is said when dashboards show old data."""
+    ref, many = dashboards[0].ref, len(dashboards) > 1
+    return Told(
+        title=f"{ref.workstream}: {len(dashboards):,} dashboards show old data" if many else f"{ref} shows old data",
+        facts=(*_dashboard_facts(dashboards, now=now), *_owner_facts(owners)),
         severity=severity,
     )
 
@@ -152,17 +170,20 @@ def _title(cause: Cause) -> str:
 
 
 def _dashboard_facts(dashboards: Sequence[ShownDashboard], *, now: dt.datetime) -> list[tuple[str, str]]:
-    if not dashboards:
-        return []
+    return [("Dashboards not renewed", _ages(dashboards, now=now, of="data of "))] if dashboards else []
+
+
+def _ages(shown: Sequence[ShownDashboard], *, now: dt.datetime, of: str = "", then: str = "old") -> str:
+    """How old the data of each is, one a line."""
     lines = [
-        f"{each.ref}: data of {moment(each.as_of)} ({span(now - each.as_of)} old)"
+        f"{each.ref}: {of}{moment(each.as_of)} ({span(now - each.as_of)} {then})"
         if each.as_of
         else f"{each.ref}: empty"
-        for each in dashboards[:_MOST_NAMED]
+        for each in shown[:_MOST_NAMED]
     ]
-    if len(dashboards) > _MOST_NAMED:
-        lines.append(f"and {len(dashboards) - _MOST_NAMED:,} more")
-    return [("Dashboards not renewed", "\n".join(lines))]
+    if len(shown) > _MOST_NAMED:
+        lines.append(f"and {len(shown) - _MOST_NAMED:,} more")
+    return "\n".join(lines)
 
 
 def _owner_facts(owners: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,0 +1,2 @@
+select customer, total / sum(total) over () as share
+from {{ source('shop', 'revenue') }}
