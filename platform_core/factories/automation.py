@@ -6,6 +6,7 @@ log says of now, and remember nothing between two ticks, so that no update falls
 
 import datetime as dt
 from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import dagster as dg
@@ -17,8 +18,26 @@ from platform_core.factories.readiness import due
 from platform_core.factories.standing import Standing
 from platform_core.factories.translation import PAUSED_TAG
 
-_TICKS: WeakKeyDictionary[AssetGraphView, Standing] = WeakKeyDictionary()
-"""What the ticks under way have read; all assets of one tick share it."""
+
+@dataclass
+class _Tick:
+    """What all assets of one tick share.
+
+    Args:
+        standing: the event log, as far as it was read.
+        coming: what is asked for; inputs are asked about before what reads them.
+    """
+
+    standing: Standing
+    coming: set[dg.AssetKey] = field(default_factory=set)
+
+
+_TICKS: WeakKeyDictionary[AssetGraphView, _Tick] = WeakKeyDictionary()
+"""The ticks under way."""
+
+
+def _tick(view: AssetGraphView) -> _Tick:
+    return _TICKS.setdefault(view, _Tick(Standing(view.instance)))
 
 
 class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
@@ -55,7 +74,8 @@ class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
         view, graph = context.asset_graph_view, context.asset_graph_view.asset_graph
         inputs = graph.get(context.key).parent_keys
         behind = looked_behind(graph, inputs) if self._every else frozenset()
-        standing = _TICKS.setdefault(view, Standing(view.instance))
+        tick = _tick(view)
+        standing = tick.standing
         asked = standing.unknown({context.key, *inputs, *behind})
         # Dagster has read most of them for this tick already.
         standing.take(asked, AssetRecord.blocking_get_many(view, asked))
@@ -65,10 +85,13 @@ class InputsNewer(dg.AutomationCondition[dg.AssetKey]):
             behind=behind,
             every=self._every,
             together=self._together,
+            coming=tick.coming,
             standing=standing,
             checks=lambda key: declared_checks(graph, key),
             still=lambda key: is_paused(graph, key),
         )
+        if wanted:
+            tick.coming.add(context.key)
         subset = context.candidate_subset if wanted else context.get_empty_subset()
         return dg.AutomationResult(context=context, true_subset=subset)
 
@@ -122,8 +145,7 @@ class Looked(dg.AutomationCondition[dg.AssetKey]):
         before, view = context.previous_evaluation_time, context.asset_graph_view
         wanted = before is None or self._span(before) != self._span(context.evaluation_time)
         if wanted:
-            standing = _TICKS.setdefault(view, Standing(view.instance))
-            wanted = standing.building(context.key) is None
+            wanted = _tick(view).standing.building(context.key) is None
         subset = context.candidate_subset if wanted else context.get_empty_subset()
         return dg.AutomationResult(context=context, true_subset=subset)
 

@@ -6,7 +6,7 @@ by hand passes conditions by. It reads the event log only, so that a location kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -139,6 +139,7 @@ def due(
     behind: Iterable[dg.AssetKey] = (),
     every: bool,
     together: bool = False,
+    coming: Collection[dg.AssetKey] = (),
     standing: Standing,
     checks: Checks = no_checks,
     still: Still = none_still,
@@ -151,6 +152,8 @@ def due(
         behind: what must be fit, too, though it is not read.
         every: all inputs must be newer; else one suffices.
         together: all that the inputs are made from must be in one state for all of them.
+        coming: what is asked for at the same time. Where only some of the inputs are, those may be in another state by
+            the time that the asset is built.
         standing: the event log.
         checks: what the asker itself declares.
         still: paused assets.
@@ -160,6 +163,8 @@ def due(
     if not fresh or not (all(fresh) if every else any(fresh)) or standing.building(key) is not None:
         return False
     if any(unfit(other, standing=standing, checks=checks) for other in dict.fromkeys((*inputs, *behind))):
+        return False
+    if together and 0 < sum(source in coming for source in inputs) < len(inputs):
         return False
     return not together or mixed(inputs, standing=standing, still=still) is None
 

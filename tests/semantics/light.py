@@ -104,18 +104,19 @@ class LightWorld(World):
         self.log = LightStanding()
 
     def requested(self) -> frozenset[str]:
-        return frozenset(
-            name
-            for name, sources in INPUTS.items()
+        coming: set[dg.AssetKey] = set()
+        for name, sources in INPUTS.items():
             if due(
                 KEYS[name],
                 inputs=[KEYS[source] for source in sources],
                 every=name == DASHBOARD,
                 together=name == DASHBOARD,
+                coming=coming,
                 standing=self.log,
                 checks=declared,
-            )
-        )
+            ):
+                coming.add(KEYS[name])
+        return frozenset(key.path[0] for key in coming)
 
     def recheck(self, name: str) -> None:
         if (made := self.log.made.get(KEYS[name])) is not None:

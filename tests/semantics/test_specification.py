@@ -64,6 +64,12 @@ SPECIFICATION = [
         ["c", "e"],
     ),
     ("a is loaded before the next tick, after c", ["all", "b loads", "tick", "a loads"], ["c d", "e"]),
+    (
+        "c is new again before the dashboard was asked for: it waits for c",
+        ["all", "a loads", "tick", "b loads"],
+        ["c", "e"],
+    ),
+    ("both are new again before that: one run does it all", ["all", "a loads", "tick", "a loads"], ["c d e"]),
     ("loaded twice between two ticks: once is enough", ["all", "a loads", "a loads", "b loads"], ["c d", "e"]),
 ]
 ALL = ("a loads", "b loads", "tick", "tick")
