@@ -169,7 +169,11 @@ def test_the_load_log_shows_a_person_their_own_loads(shop: Workspace) -> None:
     mine = json.loads(as_person(shop, "eve", "ingest", "log", "--json").stdout)
     assert {load["table"] for load in mine} == {"shop.bronze.orders"}
     everybodys = json.loads(shop.edp("ingest", "log", "--json").stdout)
-    assert {load["table"] for load in everybodys} == {"shop.bronze.orders", "shop.bronze.customers"}
+    assert {load["table"] for load in everybodys} == {
+        "shop.bronze.orders",
+        "shop.bronze.customers",
+        "shop.dbt.analytics",
+    }
 
 
 def test_a_run_of_nobody_in_particular_is_refused(shop: Workspace) -> None:
