@@ -97,7 +97,8 @@ FAULTS = {
 REQUIRED = (
     *(f"A{number}" for number in range(1, 17)),
     *(f"B{number}" for number in range(1, 17)),
-    *("C1", "C2", "C12", "C13", "C15", "C16", "D5", "D6", "D7", "E5", "E8", "F1", "F2"),
+    *("C1", "C2", "C12", "C13", "C14", "C15", "C16", "E5", "E8", "F1", "F2"),
+    *(f"D{number}" for number in range(1, 8)),
     *(f"F{number}" for number in range(7, 15)),
 )
 

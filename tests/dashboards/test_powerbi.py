@@ -111,7 +111,9 @@ def test_tables_and_type_are_asked_for_as_the_enhanced_api_wants_them(service: P
 
 
 @pytest.mark.parametrize("outcome", ["Failed", "Cancelled", "Disabled", "TimedOut"])
-def test_every_end_but_completed_is_an_error_with_state_and_id(service: PowerBIServer, requests, outcome: str) -> None:
+def test_d4_every_end_but_completed_is_an_error_with_state_and_id(
+    service: PowerBIServer, requests, outcome: str
+) -> None:
     service.outcome = outcome
     with pytest.raises(RefreshError, match=f"ended as {outcome}") as raised:
         dashboard(service).refresh(requests())
@@ -134,7 +136,7 @@ def test_a_state_nobody_knows_is_not_success(service: PowerBIServer, requests) -
 
 
 @pytest.mark.parametrize("fault", LOST_ANSWERS.values(), ids=LOST_ANSWERS)
-def test_a_request_that_was_accepted_without_our_knowing_is_adopted(
+def test_d3_a_request_that_was_accepted_without_our_knowing_is_adopted(
     service: PowerBIServer, requests, fault: Fault
 ) -> None:
     service.order("POST", fault)
@@ -145,7 +147,7 @@ def test_a_request_that_was_accepted_without_our_knowing_is_adopted(
 
 
 @pytest.mark.parametrize("fault", [Fault(), Fault(status=503)], ids=["closed", "unavailable"])
-def test_a_request_that_never_arrived_is_sent_again_after_a_look(
+def test_d3_a_request_that_never_arrived_is_sent_again_after_a_look(
     service: PowerBIServer, requests, fault: Fault
 ) -> None:
     service.order("POST", fault)
@@ -248,14 +250,14 @@ def test_a_refusal_says_what_to_do(service: PowerBIServer, requests, status: int
     assert service.count("POST") == 1
 
 
-def test_too_many_requests_wait_as_many_seconds_as_told(service: PowerBIServer, requests) -> None:
+def test_d1_too_many_requests_wait_as_many_seconds_as_told(service: PowerBIServer, requests) -> None:
     service.order("POST", Fault(status=429, headers={"Retry-After": "90"}))
     dashboard(service).refresh(requests())
     assert service.entries[0].started >= 90
     assert service.count("POST") == 2
 
 
-def test_too_many_requests_wait_until_the_date_told(service: PowerBIServer, requests) -> None:
+def test_d1_too_many_requests_wait_until_the_date_told(service: PowerBIServer, requests) -> None:
     service.ahead = dt.timedelta(minutes=7)
     until = email.utils.format_datetime(service.now() + dt.timedelta(seconds=120), usegmt=True)
     service.order("POST", Fault(status=429, headers={"Retry-After": until}))
@@ -297,7 +299,7 @@ def test_a_service_that_is_not_there_is_an_error_and_nothing_was_asked(service: 
     assert service.count("POST") == 0
 
 
-def test_a_refused_token_is_renewed_once(service: PowerBIServer, requests) -> None:
+def test_d4_a_refused_token_is_renewed_once(service: PowerBIServer, requests) -> None:
     service.order("details", Fault(status=401))
     dashboard(service).refresh(requests())
     assert len(service.tokens) == 2
@@ -338,7 +340,7 @@ def test_details_that_come_late_are_waited_for(service: PowerBIServer, requests)
     assert dashboard(service).refresh(requests()).figures["state"] == "Completed"
 
 
-def test_a_refresh_that_takes_too_long_is_an_error_with_state_and_id(service: PowerBIServer, requests) -> None:
+def test_d4_a_refresh_that_takes_too_long_is_an_error_with_state_and_id(service: PowerBIServer, requests) -> None:
     service.duration = 2_000.0
     with pytest.raises(RefreshError, match=r"not refreshed within 0:10:00.*last seen as InProgress") as raised:
         dashboard(service).refresh(requests(timeout=dt.timedelta(minutes=10)))
@@ -437,7 +439,7 @@ AS_OF = dt.datetime(2026, 11, 21, 5, 59, tzinfo=dt.UTC)
 """A minute before the clock of the tests begins."""
 
 
-def test_a_refresh_that_began_after_the_newest_table_is_attached_to_and_no_further_one_asked_for(
+def test_d2_a_refresh_that_began_after_the_newest_table_is_attached_to_and_no_further_one_asked_for(
     service: PowerBIServer, requests
 ) -> None:
     other = service.start(started=-10.0, duration=300.0, kind="Scheduled")
@@ -447,7 +449,7 @@ def test_a_refresh_that_began_after_the_newest_table_is_attached_to_and_no_furth
     assert service.count("POST") == 0
 
 
-def test_a_refresh_that_began_before_the_newest_table_is_waited_for_and_ours_asked_for(
+def test_d2_a_refresh_that_began_before_the_newest_table_is_waited_for_and_ours_asked_for(
     service: PowerBIServer, requests
 ) -> None:
     service.start(started=-70.0, duration=300.0, kind="Scheduled")

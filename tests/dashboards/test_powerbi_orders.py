@@ -15,7 +15,7 @@ ORDERS = 60
 ORDERS_OVER_HTTP = 6
 
 
-def test_in_random_orders_nothing_is_stale_and_nothing_doubled() -> None:
+def test_d1_d2_d3_d4_in_random_orders_nothing_is_stale_and_nothing_doubled() -> None:
     figures = play_orders(
         range(SEED, SEED + ORDERS), make=lambda seed, figures: Order(seed, figures, service=PowerBIServer())
     )

@@ -58,7 +58,7 @@ class Readers(threading.Thread):
 
 
 @pytest.mark.slow
-def test_builds_in_two_processes_follow_each_other_and_readers_see_whole_builds_only(teams: Teams) -> None:
+def test_c14_builds_in_two_processes_follow_each_other_and_readers_see_whole_builds_only(teams: Teams) -> None:
     readers = Readers(teams)
     readers.start()
     models = [WIDE, BUILDS]
@@ -89,7 +89,7 @@ def test_builds_in_two_processes_follow_each_other_and_readers_see_whole_builds_
     assert first.finished_at <= second.started_at
 
 
-def test_a_build_waits_for_the_one_under_way_wherever_that_is(teams: Teams) -> None:
+def test_c14_a_build_waits_for_the_one_under_way_wherever_that_is(teams: Teams) -> None:
     platform, project = teams.platform(), teams.project(SALES)
     models = read_manifest(SALES, folder=project.folder).models
     order: list[str] = []
@@ -123,7 +123,7 @@ def test_a_build_waits_for_the_one_under_way_wherever_that_is(teams: Teams) -> N
     assert order == ["first", "second"]
 
 
-def test_a_build_that_was_overtaken_publishes_nothing(teams: Teams) -> None:
+def test_c14_a_build_that_was_overtaken_publishes_nothing(teams: Teams) -> None:
     platform = teams.platform()
     teams.put("gold.overtaken", {"id": [1]})
     manifest = read_manifest(SALES, folder=teams.project(SALES).folder)
