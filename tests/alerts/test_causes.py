@@ -156,6 +156,13 @@ def test_names_of_tables_in_an_error_do_not_make_it_another_cause() -> None:
     assert cause.refs == (bronze("a"), bronze("b"))
 
 
+def test_which_table_failed_first_does_not_change_the_message() -> None:
+    one, two = failed("a", "cannot open shop.db"), failed("b", "cannot open shop.db")
+    (found,), (other_way_round,) = (causes_of(run(*steps), around=AROUND) for steps in ((one, two), (two, one)))
+    assert found == other_way_round
+    assert found.refs == (bronze("a"), bronze("b"))
+
+
 def test_figures_in_an_error_do_not_make_it_another_cause() -> None:
     steps = [failed(name, f"crm.bronze.{name}: no answer after {n} s") for n, name in enumerate(("orders", "riders"))]
     (cause,) = causes_of(run(*steps), around=AROUND)

@@ -160,6 +160,8 @@ def _reason(step: FailedStep) -> str:
 
 
 def _cause(key: str, event: AlertEvent, steps: Sequence[FailedStep], run: FinishedRun, around: Surroundings) -> Cause:
+    # Of steps that fail side by side, another one is first each time.
+    steps = sorted(steps, key=lambda step: (step.makes, step.step))
     refs = tuple(dict.fromkeys(ref for step in steps for ref in step.makes))
     first = steps[0]
     connection = around.connections.get(refs[0]) if refs and "/connection/" in key else None
