@@ -30,7 +30,7 @@ from platform_core.specs.base import Model
 if TYPE_CHECKING:
     import httpcore
 
-    from platform_core.dashboards.checked_network import CheckedNetwork
+    from platform_core.dashboards.webhook_network import WebhookNetwork
 
 TRIES = 8
 """Most times that a message is sent."""
@@ -61,7 +61,7 @@ class WebhookDashboard(Dashboard):
         root: Path,
         clock: Clock | None = None,
         answer_within: float = 30.0,
-        network: CheckedNetwork | None = None,
+        network: WebhookNetwork | None = None,
     ) -> None:
         """Keep the options.
 
@@ -111,9 +111,9 @@ class WebhookDashboard(Dashboard):
         import httpcore
         import httpx
 
-        from platform_core.dashboards.checked_network import CheckedNetwork
+        from platform_core.dashboards.webhook_network import WebhookNetwork
 
-        network = self._network or CheckedNetwork(allow_private=connection.allow_private)
+        network = self._network or WebhookNetwork(allow_private=connection.allow_private)
         # As httpx trusts: also what SSL_CERT_FILE names.
         return httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(), max_connections=1, network_backend=network

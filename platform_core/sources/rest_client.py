@@ -18,10 +18,11 @@ import httpcore
 import httpx
 
 from platform_core.errors import SourceError
+from platform_core.plugins.checked_network import Resolve, resolved
 from platform_core.plugins.interfaces import Secret
 from platform_core.settings import environment_value
 from platform_core.sources.rest_auth import Credentials, Renewable, credentials_of
-from platform_core.sources.rest_guard import AllowedHosts, GuardedNetwork, Origin, Resolve, resolved, shown
+from platform_core.sources.rest_guard import AllowedHosts, GuardedNetwork, Origin, shown
 from platform_core.sources.rest_options import OAuth2Auth, RestOptions
 from platform_core.specs.base import SecretRef
 

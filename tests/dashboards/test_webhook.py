@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from platform_core.dashboards.checked_network import CheckedNetwork, is_dialled
 from platform_core.dashboards.webhook import WebhookDashboard
+from platform_core.dashboards.webhook_network import WebhookNetwork
 from platform_core.dashboards.webhook_options import WebhookConnection, WebhookOptions
 from platform_core.errors import RefreshError
+from platform_core.plugins.checked_network import why_refused
 from platform_core.plugins.interfaces import RefreshRequest, Secret, ShownTable
 from tests.dashboards.powerbi_server import ManualClock
 from tests.dashboards.suite import DashboardSuite
@@ -174,7 +175,7 @@ def test_a_name_that_leads_inside_is_not_dialled(clock: ManualClock, requests) -
         secret=lambda name: Secret(name, KEY),
         root=Path(),
         clock=clock,
-        network=CheckedNetwork(allow_private=False, resolve=lambda host, port: ["93.184.216.34", "10.0.0.8"]),
+        network=WebhookNetwork(allow_private=False, resolve=lambda host, port: ["93.184.216.34", "10.0.0.8"]),
     )
     with pytest.raises(RefreshError, match=r"10\.0\.0\.8, which is not dialled"):
         hook.refresh(requests(cut=CUT))
@@ -198,7 +199,7 @@ def test_a_name_that_leads_inside_is_not_dialled(clock: ManualClock, requests) -
     ],
 )
 def test_which_addresses_are_dialled(address: str, dialled: tuple[bool, bool]) -> None:
-    assert tuple(is_dialled(address, allow_private=allow) for allow in (False, True)) == dialled
+    assert tuple(why_refused(address, allow_private=allow) is None for allow in (False, True)) == dialled
 
 
 def test_a_cancelled_run_says_that_it_may_have_been_taken(

@@ -19,10 +19,11 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from platform_core.errors import SourceError
+from platform_core.plugins.checked_network import why_refused
 from platform_core.plugins.testing import no_secrets
 from platform_core.sources.rest import RestSource
 from platform_core.sources.rest_client import Service
-from platform_core.sources.rest_guard import AllowedHosts, GuardedNetwork, origin_of, why_refused
+from platform_core.sources.rest_guard import AllowedHosts, GuardedNetwork, origin_of
 from tests.services.http_server import HttpServer, Reply, http_server, json_reply
 from tests.sources.rest_service import IDS, TOKEN, failure_of, request, rest, rows_of
 
