@@ -25,13 +25,13 @@ secrets: {{type: environment}}
 engine: {{type: local, options: {{memory_limit: {memory}, spill: "${{env.state}}/spill"}}}}
 max_concurrent: {at_once}
 """
-_LOCATION = """location: bench
+LOCATION = """location: bench
 workstreams:
   - name: bench
     description: Many small tables.
     owners: [team:bench]
 """
-_CONNECTION = """connections:
+CONNECTION = """connections:
   - name: shop
     type: postgres
     host: {host}
@@ -40,7 +40,7 @@ _CONNECTION = """connections:
     database: {database}
     password: {{secret: bench/password}}
 """
-_TABLE = """  - object: public.{name}
+TABLE = """  - object: public.{name}
     mode: full
     key: [id]
     columns:
@@ -190,9 +190,9 @@ def _written(folder: Path, work: dict[str, Any]) -> Path:
     write_instance_file(home)
     (home / "environments" / "bench.yaml").write_text(_ENVIRONMENT.format(memory=ours.MEMORY_LIMIT, at_once=AT_ONCE))
     (folder / "workspace.yaml").write_text("load_from: []\n")
-    (control / "location.yaml").write_text(_LOCATION)
-    (control / "connections.yaml").write_text(_CONNECTION.format(**work["source"]))
-    tables = "".join(_TABLE.format(name=name) for name in names(work["tables"]))
+    (control / "location.yaml").write_text(LOCATION)
+    (control / "connections.yaml").write_text(CONNECTION.format(**work["source"]))
+    tables = "".join(TABLE.format(name=name) for name in names(work["tables"]))
     (control / "ingestion" / "shop.yaml").write_text("source: shop\ntables:\n" + tables)
     os.environ.update(
         EDP_PROJECT=str(folder),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.ingest.ours import MEMORY_LIMIT
+from benchmarks.ingest.small_tables import CONNECTION, LOCATION, TABLE
 from benchmarks.instance_file import write_instance_file
 
 if TYPE_CHECKING:
@@ -22,28 +23,6 @@ _ENVIRONMENT = """name: bench
 lake: {{root: lake}}
 secrets: {{type: environment}}
 engine: {{type: local, options: {{memory_limit: {memory}, spill: "${{env.state}}/spill"}}}}
-"""
-_LOCATION = """location: bench
-workstreams:
-  - name: bench
-    description: Many small tables.
-    owners: [team:bench]
-"""
-_CONNECTION = """connections:
-  - name: shop
-    type: postgres
-    host: {host}
-    port: {port}
-    user: {user}
-    database: {database}
-    password: {{secret: bench/password}}
-"""
-_TABLE = """  - object: public.{name}
-    mode: full
-    key: [id]
-    columns:
-      email: {{mask: hash, domain: email}}
-      name: {{mask: partial, keep_first: 1}}
 """
 _STEP = """  - name: {name}
     layer: gold
@@ -79,11 +58,11 @@ def write_project(folder: Path, *, tables: int, source: Mapping[str, Any]) -> Pa
     write_instance_file(home)
     (home / "environments" / "bench.yaml").write_text(_ENVIRONMENT.format(memory=MEMORY_LIMIT))
     (folder / "workspace.yaml").write_text("load_from: []\n")
-    (control / "location.yaml").write_text(_LOCATION)
-    (control / "connections.yaml").write_text(_CONNECTION.format(**source))
+    (control / "location.yaml").write_text(LOCATION)
+    (control / "connections.yaml").write_text(CONNECTION.format(**source))
     listed = names(tables)
     (control / "ingestion" / "shop.yaml").write_text(
-        "source: shop\ntables:\n" + "".join(_TABLE.format(name=name) for name in listed)
+        "source: shop\ntables:\n" + "".join(TABLE.format(name=name) for name in listed)
     )
     (control / "processing.yaml").write_text("steps:\n" + "".join(_STEP.format(name=name) for name in listed))
     for name in listed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import difflib
 import logging
 import socket
 import sys
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from platform_core.errors import StepError
 from platform_core.operations.arrow_rows import stream_of
+from platform_core.operations.named_inputs import NamedInputs
 from platform_core.operations.notebook_wire import ADDRESS_VARIABLE, Line
 from platform_core.settings import environment_value
 from platform_core.specs.table import TableRef
@@ -208,27 +208,5 @@ class NotebookInput:
         return self._step.connection.from_arrow(self.arrow())
 
 
-class NotebookInputs(Mapping[str, NotebookInput]):
-    """The inputs of a notebook by the names under which its step declares them, or by their full names."""
-
-    def __init__(self, declared: Mapping[str, NotebookInput]) -> None:
-        self._declared = dict(declared)
-        self._full = {str(table.ref): table for table in declared.values()}
-
-    def __getitem__(self, name: str) -> NotebookInput:
-        found = self._declared.get(name) or self._full.get(name)
-        if found is None:
-            lines = [f"'{name}' is no input of this step", f"inputs: {', '.join(self._declared) or 'none'}"]
-            if close := difflib.get_close_matches(name, [*self._declared, *self._full], n=1):
-                lines.append(f"did you mean '{close[0]}'?")
-            raise StepError("\n  ".join([*lines, "declare it in 'depends_on'"]))
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._declared or name in self._full
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._declared)
-
-    def __len__(self) -> int:
-        return len(self._declared)
+class NotebookInputs(NamedInputs[NotebookInput]):
+    """The inputs of a notebook."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from platform_core.lake.delta import DeltaTableReader, data_files
 from platform_core.lake.storage import filesystem, local_path
 from platform_core.lake.views import ViewReader
 from platform_core.operations.inputs import is_table, shown_name
+from platform_core.operations.named_inputs import NamedInputs
 from platform_core.operations.platform import Platform
 from platform_core.operations.run_options import Window
 from platform_core.specs.processing import ProcessingSpec
@@ -148,30 +148,8 @@ def _cast(stream: pa.RecordBatchReader, schema: pa.Schema, ref: TableRef) -> Ite
         raise StorageError(f"{ref}: the table cannot be read\n  {redacted(error)}") from None
 
 
-class Inputs(Mapping[str, InputTable]):
-    """The input tables of a step by the names under which it declares them, or by their full names."""
-
-    def __init__(self, declared: Mapping[str, InputTable]) -> None:
-        self._declared = dict(declared)
-        self._full = {str(table.ref): table for table in declared.values()}
-
-    def __getitem__(self, name: str) -> InputTable:
-        found = self._declared.get(name) or self._full.get(name)
-        if found is None:
-            lines = [f"'{name}' is no input of this step", f"inputs: {', '.join(self._declared) or 'none'}"]
-            if close := difflib.get_close_matches(name, [*self._declared, *self._full], n=1):
-                lines.append(f"did you mean '{close[0]}'?")
-            raise StepError("\n  ".join([*lines, "declare it in 'depends_on'"]))
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._declared or name in self._full
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._declared)
-
-    def __len__(self) -> int:
-        return len(self._declared)
+class Inputs(NamedInputs[InputTable]):
+    """The input tables of a step."""
 
 
 class StepContext:

@@ -6,19 +6,17 @@ import sys
 import time
 
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine
 
 from platform_core.faults import FaultPoint
+from tests import state_machine
 from tests.oracle.machine import Figures, Oracle
 from tests.oracle.table import Bench
 
 STEPS = 10_000
 STEPS_OF_A_TABLE = 100
-TABLES_OF_A_SEED = 9
-"""From the eleventh on, Hypothesis would play variations of what it has played already."""
 
-RULES = {name for name in dir(Oracle) if hasattr(getattr(Oracle, name), "hypothesis_stateful_rule")}
+RULES = state_machine.rules_of(Oracle)
 
 
 def play(bench: Bench, figures: Figures, *, chosen: int, shrink: bool = True) -> None:
@@ -26,23 +24,13 @@ def play(bench: Bench, figures: Figures, *, chosen: int, shrink: bool = True) ->
     machine: type[RuleBasedStateMachine] = type("SeededOracle", (Oracle,), {"bench": bench, "figures": figures})
     began = time.perf_counter()
     try:
-        run_state_machine_as_test(
-            seed(chosen)(machine),
-            settings=settings(
-                max_examples=TABLES_OF_A_SEED,
-                stateful_step_count=STEPS_OF_A_TABLE,
-                deadline=None,
-                derandomize=False,
-                database=None,
-                print_blob=True,
-                phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-                report_multiple_bugs=False,
-                suppress_health_check=list(HealthCheck),
-            ),
+        state_machine.play(
+            machine,
+            chosen=chosen,
+            steps=STEPS_OF_A_TABLE,
+            shrinks=shrink,
+            again=f"--oracle-seed {chosen} plays it again, first of all",
         )
-    except Exception as error:
-        error.add_note(f"--oracle-seed {chosen} plays it again, first of all")
-        raise
     finally:
         figures.seconds += time.perf_counter() - began
 
