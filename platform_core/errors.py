@@ -145,6 +145,10 @@ class Overtaken(LoadError):  # noqa: N818 - not the load's own fault: it begins 
     may_pass = True
 
 
+class RowsUnknown(LoadError):  # noqa: N818 - not the load's own fault: it reads everything
+    """A source said of rows that they are unchanged, and bronze has not got them; nothing was applied."""
+
+
 class LeaseError(LoadError):
     """A table is being loaded by somebody else, or the lease on it was lost."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ingest import campaign, ours, peers, record, report
-from benchmarks.ingest.campaign import CONTENDERS, OURS, Campaign
+from benchmarks.ingest.campaign import CONTENDERS, OURS, TOLD, Campaign
 from benchmarks.ingest.measuring import measured
 from benchmarks.ingest.source import Source, running_source
 
@@ -65,11 +65,16 @@ def one_size(arguments: argparse.Namespace) -> None:
     def keep(taken: dict[str, Any]) -> None:
         record.write(f"rows {rows}", {**_part(arguments, begun), "taken": taken})
 
-    with scratch(arguments, rows=rows) as folder, running_source(rows) as (source, password):
-        few = [OURS] if arguments.rows else [OURS, *_best_known()] if arguments.large else campaign.worth_trying(rows)
+    own = [OURS, TOLD]
+    few = own if arguments.rows else [*own, *_best_known()] if arguments.large else campaign.worth_trying(rows)
+    contenders = arguments.only or few
+    with (
+        scratch(arguments, rows=rows) as folder,
+        running_source(rows, live=TOLD in contenders) as (source, password),
+    ):
         campaign.run(
             _campaign(arguments, source, password, folder, keep),
-            arguments.only or few,
+            contenders,
             repeat=arguments.repeat,
             all_dlt=not (arguments.only or arguments.large),
         )

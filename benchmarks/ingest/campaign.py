@@ -8,19 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ingest import applying, checking, ours, peers
 from benchmarks.ingest.measuring import Taken, measured
-from benchmarks.ingest.source import Source
+from benchmarks.ingest.source import LIVE, Source, live_on
 
 DAYS = {"first": "day1", "second": "day2", "nothing": "day1", "tenth": "tenth"}
 """The state of the source that each piece of work finds."""
 
 OURS, MERGE = "ours", "delta-rs merge"
+TOLD = "ours, changes told by the source"
+"""Reads what changed, and the keys of all other rows."""
+
 BEST = ("connectorx stream", "cdc")
 
 
@@ -29,7 +32,7 @@ def dlt_name(backend: str, strategy: str) -> str:
 
 
 DLT = {dlt_name(backend, strategy): (backend, strategy) for backend in peers.BACKENDS for strategy in peers.STRATEGIES}
-CONTENDERS = (OURS, *DLT, MERGE)
+CONTENDERS = (OURS, TOLD, *DLT, MERGE)
 _MOST_ROWS_OF_SLOWEST = 200_000
 
 
@@ -67,14 +70,15 @@ class Campaign:
             self._run.rename(self._kept(contender))
         return not taken.ended
 
-    def turn(self, contender: str, work: str, *, keep: Path | None = None) -> Taken:
+    def turn(self, contender: str, work: str, *, keep: Path | None = None, after: Path | None = None) -> Taken:
         """One load after the first one.
 
         Args:
             keep: where the folder goes afterwards; None: it is removed.
+            after: the folder as another load left it; None: as the first one did.
         """
         shutil.rmtree(self._run, ignore_errors=True)
-        cloned(self._kept(contender), self._run)
+        cloned(after or self._kept(contender), self._run)
         taken = self._measured(contender, work)
         if keep is None:
             shutil.rmtree(self._run)
@@ -139,18 +143,18 @@ class Campaign:
         return self.folder / name.replace(" ", "-")
 
     def _measured(self, contender: str, work: str) -> Taken:
-        day = DAYS[work]
+        day = "day2" if contender == TOLD and work == "nothing" else DAYS[work]
         asked: dict[str, Any] = {
             "work": work,
-            "day": day,
+            "day": LIVE if contender == TOLD else day,
             "folder": str(self._run),
             "source": {name: value for name, value in asdict(self.source).items() if name != "expected"},
         }
         secrets = {"PGPASSWORD": self.password}
         python = self.peer_python
-        if contender == OURS:
+        if contender in (OURS, TOLD):
             python, secrets = sys.executable, ours.variables(self.password)
-            asked["contender"] = OURS
+            asked |= {"contender": OURS, "told": contender == TOLD}
         elif contender == MERGE:
             asked["contender"] = MERGE
         else:
@@ -170,23 +174,39 @@ class Campaign:
         return taken
 
     def _fault(self, contender: str, work: str, day: str, taken: Taken) -> str:
-        if contender != OURS:
+        if contender not in (OURS, TOLD):
             return checking.fault_of_peer(self._run, self.source, work=work, day=day, flags=contender == MERGE)
         step = checking.sample_step(self.source.expected[day]["rows"])
         originals = self._asked(f"SELECT id, email, name FROM {day}.orders WHERE id % {step} = 0")
         return checking.fault_of_ours(
-            self._run, self.source, work=work, day=day, figures=taken.figures, originals=originals
+            self._run,
+            self.source,
+            work=work,
+            day=day,
+            gone=self.source.gone if day == "day2" else 0,
+            figures=taken.figures,
+            originals=originals,
         )
 
+    def go_on(self) -> None:
+        """Make the day's changes in the table that an application changes."""
+        with self._cursor() as cursor:
+            live_on(cursor, self.source.rows)
+
     def _asked(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._cursor() as cursor:
+            cursor.execute(sql)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
         from adbc_driver_postgresql import dbapi
 
         source = self.source
         url = f"postgresql://{source.user}:{self.password}@{source.host}:{source.port}/{source.database}"
-        with closing(dbapi.connect(url)) as connection, closing(connection.cursor()) as cursor:
-            cursor.execute(sql)
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            return rows
+        with closing(dbapi.connect(url, autocommit=True)) as connection, closing(connection.cursor()) as cursor:
+            yield cursor
 
 
 def cloned(folder: Path, to: Path) -> None:
@@ -237,18 +257,20 @@ def run(campaign: Campaign, contenders: list[str], *, repeat: int, all_dlt: bool
     for name in chosen:
         if not campaign.first(name):
             chosen = [other for other in chosen if other != name]
+    if TOLD in chosen:
+        campaign.go_on()
     _turns(campaign, [*chosen, *tried], repeat=repeat)
 
 
 def _turns(campaign: Campaign, contenders: list[str], *, repeat: int) -> None:
-    loaded = campaign.folder / "loaded"
+    loaded, told = campaign.folder / "loaded", campaign.folder / "told"
     for turn in range(repeat):
         campaign.copy_binary()
         for contender in _in_turn(contenders, turn):
-            keeps = contender == OURS
-            if keeps:
-                shutil.rmtree(loaded, ignore_errors=True)
-            campaign.turn(contender, "second", keep=loaded if keeps else None)
+            keep = {OURS: loaded, TOLD: told}.get(contender)
+            if keep is not None:
+                shutil.rmtree(keep, ignore_errors=True)
+            campaign.turn(contender, "second", keep=keep)
         if OURS in contenders:
             for contestant in _in_turn([*applying.CONTESTANTS, applying.WRITE], turn):
                 campaign.apply(loaded, contestant)
@@ -256,7 +278,10 @@ def _turns(campaign: Campaign, contenders: list[str], *, repeat: int) -> None:
             peers_done: set[str] = set()
             for contender in _in_turn([name for name in contenders if name != MERGE], turn):
                 backend = DLT.get(contender, ("",))[0]
-                if work == "nothing" or backend not in peers_done:
+                if contender == TOLD:
+                    if work == "nothing":
+                        campaign.turn(contender, work, after=told)
+                elif work == "nothing" or backend not in peers_done:
                     campaign.turn(contender, work)
                     peers_done |= {backend} - {""}
 

@@ -48,8 +48,12 @@ def opened(folder: Path) -> Any:
     return open_platform(environment, state=folder)
 
 
-def declared(day: str, *, mode: str, parallel: int = 1) -> Any:
-    """The table's spec."""
+def declared(day: str, *, mode: str, parallel: int = 1, told: bool = False) -> Any:
+    """The table's spec.
+
+    Args:
+        told: the source tells which rows changed.
+    """
     from platform_core.specs.ingestion import IngestionSpec
 
     return IngestionSpec(
@@ -61,6 +65,7 @@ def declared(day: str, *, mode: str, parallel: int = 1) -> Any:
         key=("id",),
         cursor="updated_at" if mode == "incremental" else None,
         parallel=parallel,
+        detect_changes={"by": "source"} if told else None,
         columns={
             "email": {"masking": {"mask": "hash", "options": {"domain": "email"}}},
             "name": {"masking": {"mask": "partial", "options": {"keep_first": 1}}},
@@ -81,6 +86,7 @@ def load(work: dict[str, Any]) -> dict[str, Any]:
     """One load; returns its phases and figures."""
     from platform_core.operations.ingest import ingest
 
-    spec = declared(work["day"], mode=MODES.get(work["work"], "full"), parallel=work.get("parallel", 1))
+    mode = MODES.get(work["work"], "full")
+    spec = declared(work["day"], mode=mode, parallel=work.get("parallel", 1), told=work.get("told", False))
     result = ingest(spec, connection=connection(work["source"]), platform=opened(Path(work["folder"])))
     return {"phases": dict(result.seconds), "figures": result.figures()}

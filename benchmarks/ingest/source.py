@@ -3,6 +3,9 @@
 One schema for each state of the source, so that every load can be repeated: ``day1``; ``day2``, with one row in a
 hundred changed, one in a thousand gone and one in a hundred new; ``tenth``, with nine in a hundred changed and one in a
 hundred new. A changed row lies behind the others, as an update leaves it.
+
+One table more, in ``live``, begins as that of ``day1`` and becomes that of ``day2`` by the statements of an
+application: a server can tell changes only where they happen.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ DAYS = {
     "tenth": ("n % 100 IN (11, 22, 33, 44, 55, 66, 77, 88, 99)", "false"),
 }
 """By schema: which of the first rows are changed, and which are gone."""
+
+LIVE = "live"
 
 _ROW = """
 SELECT n AS id, n * 7919 % 100003 AS customer_id, (ARRAY['new','paid','sent','done'])[1 + n % 4] AS status,
@@ -100,15 +105,32 @@ def fingerprint(columns: tuple[str, ...], *, postgres: bool) -> str:
     return f"sum(('x' || {digits})::bit(60)::bigint)" if postgres else f"sum(('0x' || {digits})::bigint)"
 
 
+def live_on(cursor: Any, rows: int) -> None:
+    """Make the changes of ``day2`` in the table that an application changes."""
+    changed, gone = DAYS["day2"]
+    where = {"rows": rows, "first": rows + 1, "last": rows + rows // 100, "where": "true"}
+    for statement in (
+        f"UPDATE {LIVE}.orders SET amount = amount + 1, quantity = quantity + 1, "
+        f"updated_at = updated_at + {rows} * interval '1.5 seconds' WHERE {changed.replace('n', 'id')}",
+        f"DELETE FROM {LIVE}.orders WHERE {gone.replace('n', 'id')}",
+        f"INSERT INTO {LIVE}.orders {_ROW.format(changed=1, **where)}",
+    ):
+        cursor.execute(statement)
+
+
 PLAIN = tuple(name for name in COLUMNS if name not in PERSONAL)
 HIDDEN = ("id", *PERSONAL)
 
 
 @contextmanager
 def running_source(
-    rows: int, *, days: tuple[str, ...] = tuple(DAYS), small_tables: int = 0
+    rows: int, *, days: tuple[str, ...] = tuple(DAYS), small_tables: int = 0, live: bool = False
 ) -> Iterator[tuple[Source, str]]:
-    """A server with the tables, ended at the end of the block; comes with its password."""
+    """A server with the tables, ended at the end of the block; comes with its password.
+
+    Args:
+        live: with the table that :func:`live_on` changes.
+    """
     from tests.services.postgres import running_postgres
     from tests.services.server_process import unprivileged
 
@@ -125,6 +147,8 @@ def running_source(
             server.execute("CREATE DATABASE bench TABLESPACE disk", database="postgres")
             with server.connect("bench") as connection, closing(connection.cursor()) as cursor:
                 expected = {day: _fill(cursor, day, rows) for day in days}
+                if live:
+                    _fill(cursor, LIVE, rows)
                 cursor.execute("CREATE SCHEMA warm")
                 _copy_few(cursor, "warm.orders", 100)
                 for number in range(small_tables):
@@ -146,6 +170,7 @@ def running_source(
 
 
 def _parts(day: str, rows: int) -> str:
+    day = "day1" if day == LIVE else day
     changed, gone = DAYS[day]
     parts = [_ROW.format(changed=0, rows=rows, first=1, last=rows, where=f"NOT ({changed}) AND NOT ({gone})")]
     if day != "day1":

@@ -28,6 +28,7 @@ def check_ingestions(reading: Reading, report: Report) -> None:
         source = _source(types.get((entry.spec.workstream, entry.spec.source)))
         if source is not None:
             _check_cursor(entry, source, report)
+            _check_detect_changes(entry, source, report)
             _check_text(entry, source, report)
 
 
@@ -47,6 +48,14 @@ def _check_cursor(entry: Entry[IngestionSpec], source: type[Source], report: Rep
     if spec.mode is LoadMode.INCREMENTAL and spec.cursor is None and not source.keeps_state:
         # Said of the entry: there is no line of 'cursor'.
         entry.complain(report, (), "mode incremental needs 'cursor': a column that grows with every change")
+
+
+def _check_detect_changes(entry: Entry[IngestionSpec], source: type[Source], report: Report) -> None:
+    if entry.spec.detect_changes is not None and not source.tells_changes:
+        message = "'detect_changes' is for sources that know which rows changed; this one does not"
+        entry.complain(
+            report, ("detect_changes",), message, "remove it, or see docs/reference/sources.md for those that do"
+        )
 
 
 def _check_text(entry: Entry[IngestionSpec], source: type[Source], report: Report) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from platform_core.errors import DeletesStopped, LoadError, StorageError
+from platform_core.errors import DeletesStopped, LoadError, RowsUnknown, StorageError
 from platform_core.faults import FaultPoint, reach
 from platform_core.lake import comparison
 from platform_core.lake.commit import NewFiles, NewSchema
@@ -160,6 +160,9 @@ class Attempt:
             _, unset, doubled = self._one(comparison.key_faults(self._key, self._landed), **self._landing)
             if unset or doubled:
                 self._set_aside(unset, doubled)
+        if self._load.partial:
+            (unknown,) = self._one(comparison.unknown_rows(self._landed), **self._landing)
+            self._refuse_unknown(unknown)
         counts = _Counts(inserted=self._count - self._quarantined, quarantined=self._quarantined)
         if not counts.inserted and self._table is not None and not self._must_commit:
             self._keep_bad_rows()
@@ -180,6 +183,7 @@ class Attempt:
             if unset or doubled:
                 self._set_aside(unset, doubled)
         actions = self._make_changes(compared)
+        self._refuse_unknown(actions.get(comparison.UNKNOWN, 0))
         if snapshot and (faults := self._faults_seen(actions)):
             self._set_aside(*faults)
             self._all(comparison.FORGET)
@@ -232,6 +236,7 @@ class Attempt:
             sequence_by=sequence_by,
             deleted_flag=load.deleted_flag,
             snapshot=load.mode is LoadMode.FULL,
+            partial=load.partial,
             spare_doubled=self._landed.without_bad and load.winner_by is None,
             empty=not bronze,
         )
@@ -267,6 +272,8 @@ class Attempt:
     def _set_aside(self, unset: int, doubled: int) -> None:
         """Refuse rows with bad keys, or leave them out from now on."""
         load = self._load
+        # A row that is set aside is kept with all its values, and told from others of its key by them.
+        self._refuse_unknown(unset + doubled if load.partial else 0)
         if load.on_bad_key is OnBadKey.REFUSE or load.quarantine_uri is None:
             raise LoadError(
                 f"{load.table}: {unset} rows have a null key and {doubled} rows a key that another row of the batch "
@@ -278,6 +285,14 @@ class Attempt:
             self._connection, key=self._key, landed=self._landed, winner_by=load.winner_by, landing=self._landing
         )
         self._landed = replace(self._landed, without_bad=True)
+
+    def _refuse_unknown(self, rows: int) -> None:
+        """Refuse a batch that says of rows that they are unchanged, where their values would be needed."""
+        if rows:
+            raise RowsUnknown(
+                f"{self._load.table}: {rows} rows are said to be unchanged, and bronze has no such current rows, or "
+                "their keys are null or doubled; nothing was written\n  load the table with all its rows"
+            )
 
     def _keep_bad_rows(self) -> None:
         """Write the rows that were left out to the quarantine."""
@@ -354,7 +369,7 @@ class Attempt:
         """How files are written; a row's size matters where there are many."""
         if not self._large:
             return Writing(FILE_BYTES)
-        if self._load.keys_only:
+        if self._load.keys_only or (self._load.partial and self._files):
             return Writing(FILE_BYTES, group_rows(self._connection, files=self._paths(range(len(self._files)))))
         return Writing(FILE_BYTES, group_rows(self._connection, self._landed.rows("*"), **self._landing))
 

@@ -64,6 +64,7 @@ def apply(load: BronzeLoad, *, session: Session) -> BronzeOutcome:
     its own; what a crash kept from it is made up for by the next load.
 
     Raises:
+        RowsUnknown: a partial batch says of a row that it is unchanged, and bronze has no such current row.
         LoadError: keys are null or doubled, or other writers kept committing first; nothing was written.
         DeletesStopped: too much would be flagged deleted; nothing was written but the landing.
         Overtaken: the table was loaded since the extract began, or this batch may no longer be committed.
@@ -127,7 +128,7 @@ def _once(load: BronzeLoad, rows: LandedRows, session: Session, table: DeltaTabl
     else:
         change = _check_table(load, table)
         files = data_files(table, columns=load.key[:1] if load.mode is LoadMode.INCREMENTAL else ())
-        tellable = change is None and not load.commit_always and is_small(load, files)
+        tellable = change is None and not load.commit_always and not load.partial and is_small(load, files)
         if tellable and load.rows is not None and changes_nothing(load, load.rows, files):
             return outcome_of(table, unchanged=load.rows.num_rows)
     large = sum(file.size for file in files) + rows.bytes > LARGE_BYTES

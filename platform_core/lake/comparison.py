@@ -30,8 +30,9 @@ from platform_core.lake.parquet_sql import (
 from platform_core.lake.row_hash import HASH_COLUMN
 
 INSERT, UPDATE, DELETE, VANISH, LATE, ABSENT = "insert", "update", "delete", "vanish", "late", "absent"
+UNKNOWN = "unknown"
 """What happens to a row: new; changed or returned; flagged by the source; missing from a full load; older than ours;
-missing, but gone before."""
+missing, but gone before; said to be unchanged, though bronze has no such row that is current."""
 
 HELD_ROWS = "landed_rows"
 """Name of the relation that holds a batch in memory, with the columns that tell where a row lies."""
@@ -115,6 +116,12 @@ class Key:
 
 
 @lru_cache(maxsize=1024)
+def unknown_rows(landed: Landed) -> str:
+    """Count of the rows of a batch of which there is the key alone."""
+    return render(landed.rows("count(*)").where(exp.Is(this=column(HASH_COLUMN, "landed"), expression=exp.null())))
+
+
+@lru_cache(maxsize=1024)
 def key_faults(key: Key, landed: Landed) -> str:
     """Counts of a batch: rows, rows without a key, rows whose key another row has too."""
     rows = landed.rows(*keys(key.columns, "landed"), exp.alias_(key.unset("landed"), "unset"))
@@ -150,6 +157,7 @@ def make_changes(
     sequence_by: str | None,
     deleted_flag: str | None,
     snapshot: bool,
+    partial: bool = False,
     spare_doubled: bool = False,
     empty: bool = False,
 ) -> str:
@@ -166,17 +174,18 @@ def make_changes(
     Args:
         snapshot: the batch is all that the source holds, so what it lacks has vanished. ``changes`` then has a row for
             each row of bronze that the batch lacks, those that were gone before too.
+        partial: rows of the batch without a hash are known to be unchanged.
         spare_doubled: rows of bronze with a key of the table ``doubled`` are as if they were not there.
         empty: no file of bronze is compared, and ``$bronze`` not given.
     """
     gone = [] if deleted_flag is None else [exp.alias_(_gone(deleted_flag), "gone")]
-    new = landed.rows(*_compared(key, sequence_by, "landed"), *gone)
+    new = landed.rows(*_compared(key, sequence_by, "landed", partial=partial), *gone)
     old = _nothing(new) if empty else _old(key, sequence_by, spare_doubled=spare_doubled)
     is_new = exp.Is(this=exp.column("at", "old"), expression=exp.null())
     inserted = (exp.Case(ifs=[exp.If(this=is_new.copy(), true=column(name, "new"))]) for name in key.aliases)
     changes = (
         exp.select(
-            exp.alias_(_action(ordered=sequence_by is not None, flagged=bool(gone)), "action"),
+            exp.alias_(_action(ordered=sequence_by is not None, flagged=bool(gone), partial=partial), "action"),
             "new.at AS new_at",
             "old.at AS old_at",
             *(["coalesce(new.gone, false) AS gone"] if gone else []),
@@ -185,21 +194,23 @@ def make_changes(
         )
         .from_("new")
         .join("old", on=same_key(key.columns, "new", "old"), join_type="full" if snapshot else "left")
-        .where(_DIFFERS_FLAGGED if gone else _DIFFERS, dialect=DIALECT)
+        .where(_DIFFERS_FLAGGED if gone else _DIFFERS_KNOWN if partial else _DIFFERS, dialect=DIALECT)
     )
     return temporary_table("changes", changes.with_("new", as_=new).with_("old", as_=old))
 
 
 _DIFFERS = "new.hash IS DISTINCT FROM old.hash OR NOT old.is_current"
+_DIFFERS_KNOWN = "old.at IS NULL OR new.at IS NULL OR new.hash <> old.hash OR NOT old.is_current"
 _DIFFERS_FLAGGED = "new.hash IS DISTINCT FROM old.hash OR old.is_current = new.gone"
 
 
-def _action(*, ordered: bool, flagged: bool) -> exp.Expression:
+def _action(*, ordered: bool, flagged: bool, partial: bool) -> exp.Expression:
     """What happens to a row that differs; a row that is older than ours has another hash, as its age is part of it."""
     late = f"WHEN new.age < old.age OR (new.age IS NULL AND old.age IS NOT NULL) THEN '{LATE}'" if ordered else ""
+    unknown = f"WHEN new.at IS NOT NULL AND new.hash IS NULL THEN '{UNKNOWN}'" if partial else ""
     flag = f"WHEN new.gone AND old.is_current THEN '{DELETE}'" if flagged else ""
     return sqlglot.parse_one(
-        f"CASE WHEN old.at IS NULL THEN '{INSERT}' "
+        f"CASE {unknown} WHEN old.at IS NULL THEN '{INSERT}' "
         f"WHEN new.at IS NULL THEN CASE WHEN old.is_current THEN '{VANISH}' ELSE '{ABSENT}' END "
         f"{late} {flag} ELSE '{UPDATE}' END",
         dialect=DIALECT,
@@ -290,14 +301,21 @@ def _replaced(*columns: exp.Expression | str, join_type: str) -> exp.Select:
     return query.join("changes", on=lies, join_type=join_type)
 
 
-def _compared(key: Key, sequence_by: str | None, table: str) -> list[exp.Expression]:
-    digest = exp.Anonymous(this="hash", expressions=[column(HASH_COLUMN, table)])
+def _compared(key: Key, sequence_by: str | None, table: str, *, partial: bool = False) -> list[exp.Expression]:
+    digest: exp.Expression = exp.Anonymous(this="hash", expressions=[column(HASH_COLUMN, table)])
+    if partial:
+        # The function gives null a number, too.
+        digest = exp.Case(ifs=[exp.If(this=_has_hash(table), true=digest)])
     return [
         *keys(key.columns, table),
         exp.alias_(digest, "hash"),
         exp.alias_(place(table), "at"),
         *([] if sequence_by is None else [exp.alias_(column(sequence_by, table), "age")]),
     ]
+
+
+def _has_hash(table: str) -> exp.Expression:
+    return exp.not_(exp.Is(this=column(HASH_COLUMN, table), expression=exp.null()))
 
 
 def _old(key: Key, sequence_by: str | None, *, spare_doubled: bool = False) -> exp.Select:

@@ -1,4 +1,4 @@
-"""Tells whether an open Delta table is still the newest version, for less than opening it again costs."""
+"""Tells whether a Delta table is still what somebody saw or wrote before, for less than reading it costs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,25 @@ from platform_core.lake.storage import filesystem, local_path
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+
+_OURS = ("edp.upkeep", "edp.fence")
+"""Marks of commits that change no row of a table."""
+
+_LOOKED_BACK = 100
+
+
+def is_as_loaded(table: DeltaTable, batch_id: int) -> bool:
+    """Whether rows were changed by no other commit since that of a batch: by a restore, a statement, another writer.
+
+    False where it cannot be told, because the log does not reach back to that commit.
+    """
+    for commit in table.history(_LOOKED_BACK):
+        if commit.get("edp.batch") == str(batch_id):
+            return True
+        if not any(mark in commit for mark in _OURS):
+            return False
+    return False
 
 
 def is_newest(table: DeltaTable, uri: str, *, storage_options: Mapping[str, str]) -> bool:

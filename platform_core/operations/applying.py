@@ -21,6 +21,9 @@ from platform_core.specs.ingestion import IngestionSpec, OnBadKey
 KEYS = "keys"
 """Mode of a batch that holds the keys of all rows and nothing else, in the load log and in the landing."""
 
+CHANGES = "changes"
+"""Mode of a full batch in the landing that holds of unchanged rows the key alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -32,6 +35,7 @@ class Batch:
         rows: all of them, where they are held in memory.
         land: brings held rows into the landing; returns the URIs of their files.
         keys_only: the rows are the keys of all rows of the source.
+        partial: of rows that are known to be unchanged there is the key alone.
         approved: a person has let their deletes pass.
         commit_always: the batch id is to be committed, whether or not a row changed.
         metadata: texts that are committed with the data.
@@ -42,6 +46,7 @@ class Batch:
     rows: pa.Table | None = None
     land: Callable[[], tuple[str, ...]] | None = None
     keys_only: bool = False
+    partial: bool = False
     approved: bool = False
     commit_always: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +59,7 @@ def apply_batch(
 
     Raises:
         LeaseError: the lease was lost.
+        RowsUnknown: bronze lacks a row that is said to be unchanged; nothing was applied.
         LoadError: the load was stopped; nothing was applied.
         StorageError: the lake refused.
     """
@@ -87,6 +93,7 @@ def apply_batch(
         quarantine_uri=batch_uri(lake.quarantine(spec.ref), lease.batch_id),
         history_uri=lake.table(spec.history_ref) if spec.snapshot_history else None,
         keys_only=batch.keys_only,
+        partial=batch.partial,
         commit_always=batch.commit_always,
         modified_at=modified_at,
         metadata={"hash_version": HASH_VERSION, **batch.metadata},

@@ -18,7 +18,7 @@ from platform_core.lake.prefetch import prefetched
 from platform_core.operations.platform import Platform
 from platform_core.operations.secret_use import SecretUse
 from platform_core.operations.stopwatch import Stopwatch
-from platform_core.plugins.interfaces import Cursor, ReadRequest, Source
+from platform_core.plugins.interfaces import Changes, Cursor, ReadRequest, Source
 from platform_core.plugins.registry import plugin
 from platform_core.specs.connection import ConnectionSpec
 from platform_core.specs.ingestion import IngestionSpec, LoadMode
@@ -62,6 +62,7 @@ class Extract:
         until: Cursor | None = None,
         state: bytes | None = None,
         batch_rows: int | None = None,
+        tracked: bool = False,
     ) -> pa.RecordBatchReader:
         """Begin to read.
 
@@ -72,6 +73,7 @@ class Extract:
             until: highest cursor value, inclusive.
             state: what the source knew after the last load.
             batch_rows: most rows of one batch; None: the source's choice.
+            tracked: :meth:`state` is to tell what a later :meth:`read_changes` needs.
 
         Raises:
             SourceError: the source cannot be read.
@@ -80,8 +82,28 @@ class Extract:
         self.rows = 0
 
         def read() -> pa.RecordBatchReader:
-            request = replace(self._request(columns, mode=mode, state=state), since=since, until=until)
+            request = self._request(columns, mode=mode, state=state)
+            request = replace(request, since=since, until=until, tracked=tracked)
             return self.source.read(request if batch_rows is None else replace(request, batch_rows=batch_rows))
+
+        with self._reading():
+            return self._let_in(read)
+
+    def read_changes(self, state: bytes) -> Changes | None:
+        """Begin to read what changed since a state, and the keys of all other rows; None: the source cannot tell.
+
+        Raises:
+            SourceError: the source cannot be read.
+            SchemaError: a declared column is not there.
+        """
+        self.rows = 0
+        spec = self.spec
+
+        def read() -> Changes | None:
+            request = self._request(None, mode=spec.mode, state=state)
+            names = self._names(spec.key, request)
+            key = tuple(names[name] for name in spec.key)
+            return self.source.read_changes(replace(request, key=key, tracked=True))
 
         with self._reading():
             return self._let_in(read)

@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from platform_core.control.loads import StoppedLoad
-from platform_core.errors import LoadError, Overtaken, SchemaError, SourceError
+from platform_core.errors import LoadError, Overtaken, RowsUnknown, SchemaError, SourceError
 from platform_core.lake.delta import file_sizes
+from platform_core.lake.freshness import is_as_loaded
 from platform_core.lake.landing import batch_ids, batch_uri, remove_batch
 from platform_core.lake.source_state import read_state
 from platform_core.lake.storage import local_path
@@ -19,6 +20,7 @@ from platform_core.lake.watermark import watermark
 from platform_core.operations.applying import KEYS, lake_name
 from platform_core.operations.extract import Extract, opened
 from platform_core.operations.key_comparison import COMPARED_AT, is_due, last_compared
+from platform_core.operations.known_rows import KnownRows, terms_of
 from platform_core.operations.load_result import LoadResult
 from platform_core.operations.masking import Masking, open_masking
 from platform_core.operations.platform import Platform
@@ -53,7 +55,8 @@ def ingest(
     that ended in an error or a crash is repeated from the beginning, with the same effect. What was stopped for its
     deletes and then approved is applied first; where the comparison of keys is due, it follows.
 
-    What is read: ``full`` everything; ``incremental`` rows from the watermark on, less the lookback, or everything the
+    What is read: ``full`` everything, or where the source detects changes, what changed and the keys of all other rows;
+    ``incremental`` rows from the watermark on, less the lookback, or everything the
     first time; ``append`` rows above the watermark, or everything the first time. So an append's cursor must grow from
     row to row (an identity, not a date): a row that arrives later with a value at or below the watermark is not
     read. An append without a cursor loads once, and is refused from then on, because it would double every row; not so
@@ -159,6 +162,7 @@ class _Load:
         )
         state = self._state(lease)
         since, until = self._span(lease, mark)
+        terms = None if spec.detect_changes is None else terms_of(spec, self.connection, self._masking)
         transfer = Transfer(
             spec=spec,
             platform=self.platform,
@@ -171,11 +175,20 @@ class _Load:
             since=since,
             until=until,
             stateful=self._stateful,
+            terms=terms,
+            known=None if self.reload else self._known(lease, state, terms),
             state=state,
-            read_state=None if self.reload else state,
+            read_state=None if self.reload or terms else state,
             anew=self.reload is not None,
         )
-        result = transfer.run()
+        try:
+            result = transfer.run()
+        except RowsUnknown as error:
+            if transfer.known is None:
+                raise
+            self.platform.log.warning("%s: reading all rows\n%s", spec.ref, error)
+            transfer = replace(transfer, known=None)
+            result = transfer.run()
         self._remove_superfluous(lease)
         # The first load has read every key there is.
         compared = self.started_at if lease.table is None else self._compared_at
@@ -243,7 +256,9 @@ class _Load:
 
     @cached_property
     def _stateful(self) -> bool:
-        return self._extract.source.keeps_state and self.spec.mode is not LoadMode.FULL
+        if self.spec.mode is LoadMode.FULL:
+            return self.spec.detect_changes is not None
+        return self._extract.source.keeps_state
 
     @cached_property
     def _compared_at(self) -> dt.datetime | None:
@@ -291,6 +306,15 @@ class _Load:
                 f"there twice\n  looked at {folder}\n  restore it, or load into a new table"
             )
         return state
+
+    def _known(self, lease: TableLease, state: bytes | None, terms: str | None) -> KnownRows | None:
+        """What the source may count on where it tells what changed; None: all rows are to be read."""
+        if lease.table is None or state is None or terms is None:
+            return None
+        known = KnownRows.unpacked(state, of=str(self.spec.ref))
+        if known is None or not known.serves(self.spec, terms=terms, now=self.started_at):
+            return None
+        return known if is_as_loaded(lease.table, lease.held_batch) else None
 
     def _span(self, lease: TableLease, mark: Cursor | None) -> tuple[Cursor | None, Cursor | None]:
         """Lowest and highest cursor value that are read."""

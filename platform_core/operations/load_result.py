@@ -23,6 +23,7 @@ class LoadResult:
         keys_only: only keys were read, to find rows that are gone.
         landed_batch: id under which the rows were landed, where they were landed by an earlier load; None: by this one.
         rows_read: rows that the source handed over, or of the landing that was applied.
+        told_unchanged: those of them of which the source gave the key alone, as unchanged; None: it gave all rows.
         late: rows left out because bronze holds a newer one of the same key.
         quarantined: rows set aside for their key.
         bytes_landed: size of the landed files; 0 where nothing changed and nothing had to be landed.
@@ -60,6 +61,7 @@ class LoadResult:
     committed: bool
     schema: pa.Schema
     columns: Mapping[str, str] = field(default_factory=dict)
+    told_unchanged: int | None = None
     notes: tuple[str, ...] = ()
     approved: LoadResult | None = None
     keys: LoadResult | None = None
@@ -89,6 +91,8 @@ class LoadResult:
         }
         if self.landed_batch is not None:
             figures["landed_batch"] = self.landed_batch
+        if self.told_unchanged is not None:
+            figures["told_unchanged"] = self.told_unchanged
         if self.notes:
             figures["notes"] = list(self.notes)
         return figures
@@ -107,6 +111,8 @@ class LoadResult:
     def line(self) -> str:
         """One line for the log."""
         what = "keys compared" if self.keys_only else f"read {self.rows_read}"
+        if self.told_unchanged is not None:
+            what += f" ({self.told_unchanged} by key alone)"
         text = (
             f"{self.table}: {what}, inserted {self.inserted}, updated {self.updated}, deleted {self.deleted}, "
             f"unchanged {self.unchanged}, late {self.late}"

@@ -11,7 +11,7 @@ from platform_core.lake.bronze import bronze_schema
 from platform_core.lake.delta import batch_of, open_table
 from platform_core.lake.landing import LandedBatch, batch_ids, batch_uri, read_batch
 from platform_core.lake.source_state import read_state, remove_states, write_state
-from platform_core.operations.applying import KEYS, Batch, apply_batch
+from platform_core.operations.applying import CHANGES, KEYS, Batch, apply_batch
 from platform_core.operations.load_result import LoadResult, counted
 from platform_core.operations.platform import Platform
 from platform_core.operations.stopwatch import Stopwatch
@@ -141,6 +141,7 @@ def apply_landed(
         schema=landed.schema,
         files=landed.file_uris,
         keys_only=landed.mode == KEYS,
+        partial=landed.mode == CHANGES,
         approved=approved,
         commit_always=state is not None,
         metadata={"rows_read": str(landed.rows), _LANDED: str(landed.batch_id)},
@@ -162,7 +163,7 @@ def _pending(spec: IngestionSpec, batch_id: int, *, platform: Platform, held: in
         return Pending(
             batch_id, None, f"bronze holds batch {held} now, and batch {landed.held_batch} when that load began"
         )
-    if _mode(spec) != landed.mode and landed.mode != KEYS:
+    if landed.mode not in (*_modes(spec), KEYS):
         return Pending(batch_id, None, f"it was loaded {landed.mode}, and the table is declared {spec.mode} now")
     return Pending(batch_id, landed)
 
@@ -171,8 +172,10 @@ def _mode_of(spec: IngestionSpec, batch_id: int, *, platform: Platform) -> str:
     return _landed(spec, batch_id, platform=platform).mode
 
 
-def _mode(spec: IngestionSpec) -> str:
-    return str(spec.mode)
+def _modes(spec: IngestionSpec) -> tuple[str, ...]:
+    """Modes of the batches that may follow one another under a declaration."""
+    further = {LoadMode.FULL: (CHANGES,), LoadMode.INCREMENTAL: (KEYS,)}.get(spec.mode, ())
+    return (str(spec.mode), *further)
 
 
 def _landed(spec: IngestionSpec, batch_id: int, *, platform: Platform) -> LandedBatch:
@@ -199,7 +202,7 @@ def _content_of(table: DeltaTable | None) -> int:
 
 def _check_order(spec: IngestionSpec, landed: LandedBatch, *, held: int, content: int) -> None:
     of = f"{spec.ref}: batch {landed.batch_id}"
-    if landed.mode != _mode(spec) and not (landed.mode == KEYS and spec.mode is LoadMode.INCREMENTAL):
+    if landed.mode not in _modes(spec):
         raise LoadError(f"{of} was loaded {landed.mode}, and the table is declared {spec.mode} now; load it instead")
     if content > landed.batch_id:
         raise LoadError(
@@ -207,7 +210,7 @@ def _check_order(spec: IngestionSpec, landed: LandedBatch, *, held: int, content
             "  to read the source again: edp ingest reload"
         )
     follows = landed.held_batch in (held, content) or landed.batch_id == content
-    if not follows and spec.mode is not LoadMode.FULL:
+    if not follows and landed.mode != LoadMode.FULL:
         raise LoadError(
             f"{of} was read after batch {landed.held_batch}, but bronze holds batch {content}; nothing was applied\n"
             "  replay the batches in between first, oldest first, or read the source again: edp ingest reload"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from platform_core.errors import DeletesStopped
+from platform_core.errors import DeletesStopped, RowsUnknown
 from platform_core.lake import batch_sink
 from platform_core.lake.batch_sink import BatchSink
 from platform_core.lake.bronze import bronze_schema
@@ -28,8 +28,9 @@ from platform_core.lake.prefetch import prefetched
 from platform_core.lake.row_hash import HASH_FIELD, HASH_VERSION, with_hash
 from platform_core.lake.source_state import remove_state, remove_states, write_state
 from platform_core.lake.watermark import check_cursor
-from platform_core.operations.applying import KEYS, Batch, apply_batch, lake_name, stopped
+from platform_core.operations.applying import CHANGES, KEYS, Batch, apply_batch, lake_name, stopped
 from platform_core.operations.extract import BEFORE_THREAD, Extract
+from platform_core.operations.known_rows import KnownRows
 from platform_core.operations.load_result import LoadResult, as_text, counted
 from platform_core.operations.masking import Masking
 from platform_core.operations.platform import Platform
@@ -39,6 +40,9 @@ from platform_core.operations.table_lease import TableLease
 from platform_core.plugins.interfaces import BronzeOutcome, Cursor
 from platform_core.specs.column_names import normalised
 from platform_core.specs.ingestion import IngestionSpec, LoadMode
+
+Prepare = Callable[[Stopwatch], Generator[pa.RecordBatch]]
+"""Reads rows as they land, and notes what that takes."""
 
 
 @dataclass(kw_only=True)
@@ -51,6 +55,9 @@ class Transfer:
         since: lowest cursor value that is read.
         until: highest cursor value that is read.
         stateful: the source's memory of this batch is kept.
+        terms: under which rows that did not change stay as bronze has them; None: all rows are read, and nothing tells
+            the next load which of them changed.
+        known: what the source knew under these terms; None: all rows are read.
         state: what the source knew after the batch that bronze holds.
         read_state: what of it the source is given; a reload gives it none.
         anew: look into bronze even where the load before this one read the same rows.
@@ -69,6 +76,8 @@ class Transfer:
     since: Cursor | None = None
     until: Cursor | None = None
     stateful: bool = False
+    terms: str | None = None
+    known: KnownRows | None = None
     state: bytes | None = field(default=None, repr=False)
     read_state: bytes | None = field(default=None, repr=False)
     anew: bool = False
@@ -76,6 +85,7 @@ class Transfer:
     seen: str | None = field(default=None, init=False)
     _content: str | None = field(default=None, init=False)
     _same: BronzeOutcome | None = field(default=None, init=False)
+    _unchanged: int | None = field(default=None, init=False)
     _state_written: bool = field(default=False, init=False)
 
     def run(self) -> LoadResult:
@@ -83,28 +93,30 @@ class Transfer:
 
         Raises:
             DeletesStopped: the batch stays in the landing, and the load log knows of it.
+            RowsUnknown: not all rows were read, and what is left out is not in bronze.
             PlatformError: nothing was applied, and nothing stays in the landing.
         """
         spec, lease = self.spec, self.lease
         with self.watch.phase("extract"):
-            reader = self.extract.read(
-                mode=LoadMode.FULL if self.keys_only else spec.mode,
-                columns=spec.key if self.keys_only else None,
-                since=self.since,
-                until=self.until,
-                state=self.read_state,
-            )
-        intake = self._intake(reader.schema)
+            changes = None if self.known is None else self.extract.read_changes(self.known.state)
+            reader = self._reader() if changes is None else changes.changed
+        intake = self._intake(reader.schema, keys_only=self.keys_only)
+        if changes is not None and (intake.added or intake.widened):
+            raise RowsUnknown(f"{spec.ref}: the table gets other columns, so that every row has to be read")
         sink = BatchSink(
             batch_uri(self.platform.lake.landing(spec.ref), lease.batch_id),
             storage_options=self.platform.lake.storage_options,
             schema=self._landed_schema(intake),
             batch_id=lease.batch_id,
-            mode=KEYS if self.keys_only else str(spec.mode),
+            mode=KEYS if self.keys_only else CHANGES if changes is not None else str(spec.mode),
             held_batch=lease.held_batch,
         )
         with sink:
-            self._fill(sink, reader, intake)
+            if changes is not None:
+                self._unchanged = 0
+            self._fill(sink, self._rows(reader, intake))
+            if changes is not None:
+                self._fill(sink, self._keys(changes.unchanged, intake.schema))
             with self.watch.phase("land"):
                 sink.complete(cursor_from=as_text(self.since), cursor_to=as_text(self.largest))
             state = self._new_state()
@@ -124,13 +136,50 @@ class Transfer:
         self.seen = self._mark(outcome)
         return replace(self._result(sink, intake, outcome), notes=notes)
 
-    def _fill(self, sink: BatchSink, reader: pa.RecordBatchReader, intake: Intake) -> None:
-        """Land all rows; of a large table three threads read, mask and write side by side."""
+    def _reader(self) -> pa.RecordBatchReader:
+        spec = self.spec
+        return self.extract.read(
+            mode=LoadMode.FULL if self.keys_only else spec.mode,
+            columns=spec.key if self.keys_only else None,
+            since=self.since,
+            until=self.until,
+            state=self.read_state,
+            tracked=self.terms is not None,
+        )
+
+    def _rows(self, reader: pa.RecordBatchReader, intake: Intake) -> Prepare:
+        def prepared(watch: Stopwatch) -> Generator[pa.RecordBatch]:
+            with closing(self.extract.batches(reader, watch=watch)) as batches:
+                yield from self._prepared(batches, intake, watch)
+
+        return prepared
+
+    def _keys(self, reader: pa.RecordBatchReader, schema: pa.Schema) -> Prepare:
+        """Rows that did not change, as they land: of all columns but the key they have no value."""
+        intake = self._intake(reader.schema, keys_only=True)
+        landed = schema.append(HASH_FIELD)
+
+        def prepared(watch: Stopwatch) -> Generator[pa.RecordBatch]:
+            with closing(self.extract.batches(reader, watch=watch)) as batches:
+                for batch in batches:
+                    with watch.phase("mask"):
+                        keys = intake.shaped(batch)
+                        columns = [
+                            keys[item.name] if item.name in keys.schema.names else pa.nulls(keys.num_rows, item.type)
+                            for item in landed
+                        ]
+                    self._unchanged = (self._unchanged or 0) + keys.num_rows
+                    yield pa.RecordBatch.from_arrays(columns, schema=landed)
+
+        return prepared
+
+    def _fill(self, sink: BatchSink, prepare: Prepare) -> None:
+        """Land rows; of a large table three threads read, mask and write side by side."""
         watch, waited = Stopwatch("extract", "mask", "hash"), 0.0
         # Threads end before what they read is closed, and that before the source, also where something fails.
         with (
-            closing(self.extract.batches(reader, watch=watch)) as batches,
-            prefetched(self._prepared(batches, intake, watch), ahead=1, after=BEFORE_THREAD) as prepared,
+            closing(prepare(watch)) as rows,
+            prefetched(rows, ahead=1, after=BEFORE_THREAD) as prepared,
         ):
             while True:
                 begin = time.perf_counter()
@@ -201,11 +250,11 @@ class Transfer:
         batch = self.lease.batch_id if outcome.committed else self.lease.held_batch
         return mark_of(self._content, terms=_terms(self.spec), version=outcome.version, batch=batch)
 
-    def _intake(self, given: pa.Schema) -> Intake:
+    def _intake(self, given: pa.Schema, *, keys_only: bool) -> Intake:
         spec = self.spec
-        only = tuple(normalised(name) for name in spec.key) if self.keys_only else None
+        only = tuple(normalised(name) for name in spec.key) if keys_only else None
         intake = agree(spec, given, existing=self.lease.columns, masking=self.masking, only=only)
-        if not self.keys_only and (cursor := lake_name(spec.cursor)) is not None:
+        if not keys_only and (cursor := lake_name(spec.cursor)) is not None:
             check_cursor(intake.schema, cursor, of=str(spec.ref))
         for what, names in (("adding", intake.added), ("widening", intake.widened), ("missing", intake.missing)):
             if names:
@@ -240,7 +289,14 @@ class Transfer:
         """What is kept with this batch of what the source knows."""
         if not self.stateful:
             return None
-        return self.state if self.keys_only else self.extract.state()
+        if self.keys_only:
+            return self.state
+        state = self.extract.state()
+        if state is None or self.terms is None:
+            return state
+        partial = self.known if self._unchanged is not None else None
+        read_all_at = self.started_at if partial is None else partial.read_all_at
+        return KnownRows(terms=self.terms, read_all_at=read_all_at, state=state).packed()
 
     def _apply(self, sink: BatchSink, intake: Intake, state: bytes | None) -> BronzeOutcome:
         def land() -> tuple[str, ...]:
@@ -257,6 +313,7 @@ class Transfer:
             rows=held,
             land=None if held is None else land,
             keys_only=self.keys_only,
+            partial=self._unchanged is not None,
             commit_always=state is not None and state != self.state,
             metadata={"rows_read": str(self.extract.rows)},
         )
@@ -306,6 +363,7 @@ class Transfer:
             mode=self.spec.mode,
             batch_id=self.lease.batch_id,
             keys_only=self.keys_only,
+            told_unchanged=self._unchanged,
             rows_read=self.extract.rows,
             bytes_landed=0 if sink.landed is None else sink.landed.bytes,
             seconds=dict(self.watch.seconds),

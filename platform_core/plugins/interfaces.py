@@ -162,6 +162,8 @@ class ReadRequest:
         mode: mode of the load that reads; None: no load does. A source that keeps state leaves out what it has read
             before in ``incremental`` and ``append`` without a cursor, and nothing otherwise.
         batch_rows: most rows of one batch.
+        key: columns that identify a row; given where only the key is wanted of unchanged rows.
+        tracked: :meth:`Source.state` is to tell what a later :meth:`Source.read_changes` needs.
         options: the object's own options, checked against :attr:`Source.ObjectOptions`.
     """
 
@@ -177,7 +179,22 @@ class ReadRequest:
     state: bytes | None = field(default=None, repr=False)
     mode: LoadMode | None = None
     batch_rows: int = 65_536
+    key: tuple[str, ...] = ()
+    tracked: bool = False
     options: Any = field(default_factory=NoOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """All rows of an object as of one moment, those that did not change by their key alone.
+
+    Args:
+        changed: rows that are new or have changed, or may have; to be drained before ``unchanged`` is read.
+        unchanged: the key columns of every other row.
+    """
+
+    changed: pa.RecordBatchReader
+    unchanged: pa.RecordBatchReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +226,9 @@ class Source(ABC):
     """sqlglot's name of the SQL in which a query or a filter is written; None: the source takes neither."""
     keeps_state: ClassVar[bool] = False
     """Whether the source knows by itself what it has read, so that ``incremental`` and ``append`` need no cursor."""
+
+    tells_changes: ClassVar[bool] = False
+    """Whether :meth:`read_changes` can tell what changed since a state, deletes apart."""
 
     compares: ClassVar[frozenset[Compare]] = frozenset()
     """By what :meth:`observe` can tell two states of an object apart; empty: the source cannot be observed."""
@@ -244,11 +264,21 @@ class Source(ABC):
         read, for example the key alone where deletes are looked for.
         """
 
+    def read_changes(self, request: ReadRequest) -> Changes | None:
+        """Stream what changed since ``request.state``, and the keys of all other rows; None: read everything instead.
+
+        A row that changed must never be among the unchanged ones, whatever happened at the source in between: where
+        that is not certain (another server, a restored backup, an altered table), the answer is None. The other way
+        round does no harm. Only called where :attr:`tells_changes`, with ``request.key`` and ``request.tracked``.
+        """
+        return None
+
     def state(self) -> bytes | None:
         """What the next load is to know, asked once the reader of the last :meth:`read` is drained.
 
         It is kept only if that load is committed, and comes back as ``request.state``. At most a few megabytes; it
-        holds no row value. None where :attr:`keeps_state` is false.
+        holds no row value. None where :attr:`keeps_state` is false and the read was not tracked. After a read of
+        changes that found none it is the state that was given.
         """
         return None
 
@@ -543,6 +573,7 @@ class BronzeLoad:
         history_uri: where the Delta table of all versions lies; None: no history is kept.
         keys_only: the files hold the key columns alone, of every row of the source: what bronze holds beyond them is
             flagged deleted, and nothing else happens. Rows that bronze got after ``held_batch`` do not exist by then.
+        partial: only of a full load: rows without a row hash are known to be unchanged, and hold nothing but their key.
         commit_always: commit the batch id even where no row changed: something outside the table counts on it.
         rows: the whole batch where it is small enough to be held in memory, as it would be landed; ``files`` is then
             empty and ``land`` is given. None: the batch lies in ``files``.
@@ -574,6 +605,7 @@ class BronzeLoad:
     quarantine_uri: str | None = None
     history_uri: str | None = None
     keys_only: bool = False
+    partial: bool = False
     commit_always: bool = False
     rows: pa.Table | None = field(default=None, repr=False)
     land: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)

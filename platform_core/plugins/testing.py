@@ -168,10 +168,10 @@ class SourceSuite:
 
     @pytest.fixture
     def place_more(self) -> Callable[[pa.Table], None]:
-        """A function that adds rows to those that ``place`` put there; only where the source keeps state."""
+        """A function that adds rows to those that ``place`` put, where the source keeps state or tells changes."""
 
         def missing(_: pa.Table) -> None:
-            raise NotImplementedError("override the fixture 'place_more': this source keeps state")
+            raise NotImplementedError("override the fixture 'place_more': this source keeps state or tells changes")
 
         return missing
 
@@ -361,10 +361,36 @@ class SourceSuite:
             assert _by_id(source.read(_by_state(request, first)).read_all()) == rows.slice(10).to_pylist()
             assert _by_id(source.read(dataclasses.replace(request, state=second)).read_all()) == rows.to_pylist()
 
+    def test_a_source_that_tells_changes_tells_every_one(
+        self, place: Place, place_more: Callable[[pa.Table], None]
+    ) -> None:
+        rows, old, new = many(20), many(20).slice(0, 10), many(20).slice(10)
+        source, request = place(old)
+        request = dataclasses.replace(request, key=("id",), tracked=True, mode=LoadMode.FULL)
+        with closing(source):
+            if not source.tells_changes:
+                return
+            assert _by_id(source.read(request).read_all()) == old.to_pylist()
+            first = source.state()
+        assert first is not None
+        # A source may take rows for changed that are not, but not for ever: what nobody touches comes to rest.
+        assert _told(source, request, first) == ([], old["id"].to_pylist(), first)
+        place_more(new)
+        changed, unchanged, second = _told(source, request, first)
+        assert (changed, unchanged) == (new.to_pylist(), old["id"].to_pylist())
+        assert _told(source, request, second) == ([], rows["id"].to_pylist(), second)
+        # A load that was not committed left no state behind: the same changes come again.
+        assert _told(source, request, first) == (changed, unchanged, second)
+
+    def test_a_state_that_it_never_gave_makes_a_source_tell_nothing(self, place: Place) -> None:
+        with _placed(place, many(3)) as (source, request):
+            asked = dataclasses.replace(request, key=("id",), tracked=True, state=b"{}")
+            assert not source.tells_changes or source.read_changes(asked) is None
+
     def test_state_is_small_and_holds_no_row_value(self, place: Place) -> None:
         rows = pa.table({"id": [1, 2], "name": [CANARY, f"{CANARY} again"]})
         with _placed(place, rows) as (source, request):
-            source.read(request).read_all()
+            source.read(dataclasses.replace(request, tracked=source.tells_changes)).read_all()
             state = source.state() or b""
             assert (CANARY.encode() in state, len(state) < 4 << 20) == (False, True)
 
@@ -458,6 +484,17 @@ def _placed(place: Place, rows: pa.Table) -> Iterator[Placed]:
 def _again(source: Source) -> Source:
     """Another instance, as another load makes it."""
     return type(source)(source.options, secret=source.secret)
+
+
+def _told(
+    source: Source, request: ReadRequest, state: bytes | None
+) -> tuple[list[dict[str, Any]], list[Any], bytes | None]:
+    """The changed rows, the keys of all others, and the state afterwards."""
+    with closing(_again(source)) as again:
+        changes = again.read_changes(dataclasses.replace(request, state=state))
+        assert changes is not None
+        changed = _by_id(changes.changed.read_all())
+        return changed, sorted(changes.unchanged.read_all()["id"].to_pylist()), again.state()
 
 
 def _by_state(request: ReadRequest, state: bytes | None) -> ReadRequest:

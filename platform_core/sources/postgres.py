@@ -6,14 +6,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlglot import exp
 
 from platform_core.errors import SourceError
-from platform_core.plugins.interfaces import ReadRequest, Secret
+from platform_core.plugins.interfaces import Changes, ReadRequest, Secret
 from platform_core.sources.naming import check_columns, identifier, split_object, table
 from platform_core.sources.naming import column as column_node
 from platform_core.sources.postgres_catalog import (
@@ -26,6 +26,7 @@ from platform_core.sources.postgres_catalog import (
     table_columns,
     unknown_table,
 )
+from platform_core.sources.postgres_changes import Moment, may_have_changed, moment, settle
 from platform_core.sources.postgres_session import PostgresOptions, Session, exported, session
 from platform_core.sources.postgres_types import Column, column_of, split_value, sql_type
 from platform_core.sources.side_by_side import side_by_side
@@ -48,10 +49,12 @@ class PostgresSource(SqlSource):
     ObjectOptions = TypedOptions
     kind = "postgresql"
     dialect = DIALECT
+    tells_changes = True
 
     def __init__(self, options: PostgresOptions, *, secret: Callable[[str], Secret]) -> None:
         super().__init__(options, secret=secret)
         self._streams = Streams()
+        self._moment: Moment | None = None
 
     def schema(self, request: ReadRequest) -> pa.Schema:
         """The columns with the types in which they are read."""
@@ -66,6 +69,8 @@ class PostgresSource(SqlSource):
             first = opening.enter_context(session(self.options, secret=self.secret, where=where))
             with placed(where):
                 wanted = self._wanted(first, request)
+            self._moment = None
+            now = wanted.moment(first) if request.tracked else None
             shares = _shares(first, wanted)
             sessions = [first]
             if len(shares) > 1 and request.parallel > 1:
@@ -82,6 +87,8 @@ class PostgresSource(SqlSource):
                     reader.interrupt()
 
             batches = readers[0] if len(readers) == 1 else side_by_side(readers, interrupt=stop)
+            if now is not None:
+                batches = self._noting(batches, first, now)
             schema = _schema(wanted.chosen)
             stream = Stream(
                 shaped(batches, schema=schema, batch_rows=request.batch_rows),
@@ -90,6 +97,57 @@ class PostgresSource(SqlSource):
                 interrupt=stop,
             )
         return self._streams.reader(schema, stream)
+
+    def read_changes(self, request: ReadRequest) -> Changes | None:
+        """Rows by the transactions that wrote them, and the keys of all others, of one moment by one reader."""
+        where = _where(request)
+        since = None if request.state is None else Moment.unpacked(request.state)
+        if since is None:
+            return None
+        with ExitStack() as opening:
+            asked = opening.enter_context(session(self.options, secret=self.secret, where=where))
+            wanted = self._wanted(asked, request)
+            keys = self._wanted(asked, replace(request, columns=request.key))
+            now = wanted.moment(asked)
+            if not since.tells_from(now):
+                return None
+            self._moment = since
+            changed = may_have_changed(since)
+
+            def stream(batches: Batches, of: _Wanted, resources: ExitStack) -> pa.RecordBatchReader:
+                schema = _schema(of.chosen)
+                made = Stream(
+                    shaped(batches, schema=schema, batch_rows=request.batch_rows),
+                    resources=resources,
+                    where=where,
+                    interrupt=asked.interrupt,
+                )
+                return self._streams.reader(schema, made)
+
+            rows = _rows(asked, wanted, _Shares([_Share(condition=changed)]))
+            others = _rows(asked, keys, _Shares([_Share(condition=exp.not_(exp.paren(changed)))]))
+            return Changes(
+                changed=stream(self._noting(rows, asked, now, if_any=True), wanted, ExitStack()),
+                unchanged=stream(others, keys, opening.pop_all()),
+            )
+
+    def _noting(self, batches: Batches, asked: Session, now: Moment, *, if_any: bool = False) -> Batches:
+        """The batches; once they end, what the next load counts on is the moment that they were read of.
+
+        Args:
+            if_any: not where there was none: then the earlier moment serves as well, and nothing is to be kept anew.
+        """
+        rows = 0
+        for batch in batches:
+            rows += batch.num_rows
+            yield batch
+        if rows or not if_any:
+            settle(asked, now)
+            self._moment = now
+
+    def state(self) -> bytes | None:
+        """The moment that the rows were read of."""
+        return None if self._moment is None else self._moment.packed()
 
     def close(self) -> None:
         """Close the connections of unfinished reads."""
@@ -126,10 +184,12 @@ class PostgresSource(SqlSource):
 
 @dataclass(frozen=True)
 class _Share:
-    """What one statement of several reads: pages of the table, or a range of a column's values; or everything."""
+    """What one statement of several reads: pages of the table, a range of a column's values, or rows for which a
+    condition is true; or everything."""
 
     pages: tuple[int, int | None] | None = None
     part: Range | None = None
+    condition: exp.Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +216,16 @@ class _Wanted:
         """The table; None for a query."""
         return None if self.name is None else table(self.schema, self.name)
 
+    def moment(self, asked: Session) -> Moment:
+        """The table as the session sees it.
+
+        Raises:
+            SourceError: which of its rows changed cannot be told.
+        """
+        if self.schema is None or self.name is None:
+            raise SourceError(f"{asked.where}: which rows changed is known of tables, not of queries")
+        return moment(asked, self.schema, self.name)
+
     def statement(self, asked: Session, share: _Share) -> str:
         """The SELECT of one share.
 
@@ -177,7 +247,7 @@ class _Wanted:
                 *(exp.alias_(check, f"edp_check_{number}", quoted=True) for number, check in enumerate(flattened)),
             ],
             placeholder=lambda number: _setting(number, types[number - 1] or "text"),
-            where=None if share.pages is None else _within_pages(*share.pages),
+            where=share.condition if share.pages is None else _within_pages(*share.pages),
             cursor=cursor.ordered if cursor else None,
             split=None if split is None else column_node(split.name),
             part=share.part,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -83,6 +83,19 @@ class DetectDeletes(Model):
     every: Duration = Field(description="How often the keys of source and bronze are compared.")
 
 
+class DetectChanges(Model):
+    """How a full load learns what changed: from the source, in place of reading and comparing all values.
+
+    The source hands over the rows that changed since the last load, and of all others the key alone, which shows those
+    that are gone. Everything is read where it cannot tell, and now and then in any case.
+    """
+
+    by: Literal["source"] = Field(description="source: it knows which rows have changed since the last load.")
+    read_all_every: Duration = Field(
+        default=timedelta(days=7), description="How often everything is read and compared even so."
+    )
+
+
 class MaskingRule(Model):
     """How one column is masked before the first byte is written.
 
@@ -136,6 +149,9 @@ class IngestionSpec(Spec):
     )
     detect_deletes: DetectDeletes | None = Field(
         default=None, description="For incremental: find rows that are gone by comparing keys, now and then."
+    )
+    detect_changes: DetectChanges | None = Field(
+        default=None, description="For full: read only the rows that changed, where the source can tell them."
     )
     max_delete_ratio: float = Field(
         default=0.5, ge=0, le=1, description="Largest share of current rows that one load may flag deleted."
@@ -198,6 +214,8 @@ class IngestionSpec(Spec):
             raise ValueError("'lookback' needs 'cursor'")
         if self.detect_deletes and self.mode is not LoadMode.INCREMENTAL:
             raise ValueError("'detect_deletes' is for mode incremental: mode full finds deletes, append has none")
+        if self.detect_changes:
+            self._check_detect_changes()
         if self.snapshot_history and self.mode is LoadMode.APPEND:
             raise ValueError("mode append never changes a row, so it has no history; remove 'snapshot_history'")
         if self.split_by and self.parallel == 1:
@@ -215,6 +233,16 @@ class IngestionSpec(Spec):
                 raise ValueError(f"column '{column}' orders or flags rows and so cannot be masked")
         check_apart(self.expectations)
         return self
+
+    def _check_detect_changes(self) -> None:
+        if self.mode is not LoadMode.FULL:
+            raise ValueError("'detect_changes' is for mode full; the other modes read what is new by their cursor")
+        for name in ("query", "filter", "deleted_flag"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"'detect_changes' and '{name}' exclude each other: what decides on a row may change without the "
+                    "row; remove one of them"
+                )
 
     def sequence_column(self) -> str | None:
         """The column by which the newer of two rows of one key is known."""

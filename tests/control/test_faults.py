@@ -22,7 +22,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], str]] = {
         """\
             control/ingestion/erp.yaml:3: 'mode' is missing
             control/ingestion/erp.yaml:4: unknown key 'modee'
-              known keys: columns, cursor, delete_floor, deleted_flag, description, detect_deletes, expectations, filter, isolated, key, lookback, max_delete_ratio, mode, object, on_bad_key, options, owners, parallel, paused, priority, … (30 in all)
+              known keys: columns, cursor, delete_floor, deleted_flag, description, detect_changes, detect_deletes, expectations, filter, isolated, key, lookback, max_delete_ratio, mode, object, on_bad_key, options, owners, parallel, paused, … (31 in all)
               did you mean 'mode'?
             control/processing/silver.yaml:2: unknown table 'bronze.orders'
               known tables: gold.forecast, silver.order_totals

@@ -34,6 +34,20 @@ FAULTS = {
         '{table: orders, mode: full, key: [id], query: "drop table x"}',
         ":3: 'query': the query drops something\n  write one that reads",
     ),
+    "changes told by a source that cannot tell them": (
+        "{object: orders, mode: full, key: [id], detect_changes: {by: source}}",
+        ":3: 'detect_changes' is for sources that know which rows changed; this one does not\n"
+        "  remove it, or see docs/reference/sources.md for those that do",
+    ),
+    "changes told of an incremental table": (
+        "{object: orders, mode: incremental, key: [id], cursor: at, detect_changes: {by: source}}",
+        ":3: 'detect_changes' is for mode full; the other modes read what is new by their cursor",
+    ),
+    "changes told of rows that a filter picks": (
+        "{object: orders, mode: full, key: [id], filter: a = 1, detect_changes: {by: source}}",
+        ":3: 'detect_changes' and 'filter' exclude each other: what decides on a row may change without the row; "
+        "remove one of them",
+    ),
     "readers without a column to share rows by": (
         "{object: orders, mode: full, key: [a, b], parallel: 4}",
         ":3: 'parallel' needs 'split_by'\n"

@@ -64,6 +64,14 @@ def read(source: PostgresSource, object_: str, *, types: dict[str, str] | None =
 
 class TestPostgres(SourceSuite):
     @pytest.fixture
+    def place_more(self, postgres_server: PostgresServer, postgres_database: str) -> Callable[[pa.Table], None]:
+        def put(rows: pa.Table) -> None:
+            values = ["(" + ", ".join(literal(value) for value in row.values()) + ")" for row in rows.to_pylist()]
+            postgres_server.execute(f"INSERT INTO rows VALUES {', '.join(values)}", database=postgres_database)
+
+        return put
+
+    @pytest.fixture
     def place(self, postgres_server: PostgresServer, postgres_database: str, source: PostgresSource) -> Place:
         def put(rows: pa.Table) -> Placed:
             columns = ", ".join(f'"{field.name}" {DECLARED[field.type]}' for field in rows.schema)

@@ -129,10 +129,11 @@ class Loads:
     spec: dict[str, Any] = field(default_factory=lambda: {"mode": "full", "key": ("id",)})
     source: str = "rows"
     day: int = 0
+    table: str = "riders"
 
     @property
     def bronze(self) -> Path:
-        return self.folder / "lake" / "crm" / "bronze" / "riders"
+        return self.folder / "lake" / "crm" / "bronze" / self.table
 
     @property
     def landing(self) -> Path:
@@ -155,7 +156,7 @@ class Loads:
         """The table as it is declared."""
         fields = self.spec | changes
         fields["columns"] = {name: declared(**column) for name, column in fields.get("columns", {}).items()}
-        return IngestionSpec(workstream="crm", source="rows", object="riders", table="riders", **fields)
+        return IngestionSpec(workstream="crm", source="rows", object="riders", table=self.table, **fields)
 
     @property
     def connection(self) -> ConnectionSpec:
