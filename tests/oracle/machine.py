@@ -34,6 +34,7 @@ from tests.oracle.model import (
     masked,
 )
 from tests.oracle.nursery import KILLED
+from tests.oracle.source import digests
 from tests.oracle.table import Bench, Seen, Table, attempt
 
 EDITS_BETWEEN = 4
@@ -75,6 +76,7 @@ class Figures:
     approvals: int = 0
     replays: int = 0
     compared: int = 0
+    told: int = 0
     lost: int = 0
     doubled: int = 0
     falsely_deleted: int = 0
@@ -89,16 +91,27 @@ class Figures:
             f"{len(self.kills)} points, {self.approvals} approvals, {self.replays} replays",
             f"{self.compared} rows compared: {self.lost} lost, {self.doubled} doubled, "
             f"{self.falsely_deleted} falsely deleted",
+            f"{self.told} rows told unchanged, and not read",
         ]
 
 
 class Part:
     """One load that the model expects, a lease each: of what was approved, of the rows, of the keys."""
 
-    def __init__(self, kind: str, *, landed: Landed | None = None, content: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        landed: Landed | None = None,
+        content: int | None = None,
+        mode: str = "",
+        remembers: bool = False,
+    ) -> None:
         self.kind = kind
         self.landed = landed
         self.content = content
+        self.mode = mode
+        self.remembers = remembers
 
 
 class Oracle(RuleBasedStateMachine):
@@ -112,7 +125,7 @@ class Oracle(RuleBasedStateMachine):
         self.table: Table | None = None
 
     @initialize(
-        mode=st.sampled_from(["full", "full", "incremental", "incremental", "append", "counted"]),
+        mode=st.sampled_from(["full", "told", "incremental", "incremental", "append", "counted"]),
         key=st.sampled_from(["id", "id", "both", "masked"]),
         flags=st.integers(0, 127),
         lookback=st.sampled_from([0, 0, 3, 8]),
@@ -134,16 +147,17 @@ class Oracle(RuleBasedStateMachine):
         every: dt.timedelta | None,
         contract: tuple[str, str, str],
     ) -> None:
-        incremental, append = mode == "incremental", mode in ("append", "counted")
+        incremental, append, told = mode == "incremental", mode in ("append", "counted"), mode == "told"
         new_columns, missing, type_change = contract
         declared = Declared(
-            mode="append" if append else mode,
+            mode="append" if append else "full" if told else mode,
             key=() if append else ("id", "part") if key == "both" else ("id",),
             masked_key=key == "masked",
             masked=bool(flags & 1),
             lookback=lookback if incremental else 0,
-            flag=bool(flags & 2) and not append,
-            rank=bool(flags & 4) and not append,
+            flag=bool(flags & 2) and not append and not told,
+            # A row that is late once is late in each full load, but only once where changes are told.
+            rank=bool(flags & 4) and not append and not told,
             quarantine=bool(flags & 8),
             ratio=ratio,
             floor=3 if flags & 32 else 5,
@@ -153,6 +167,7 @@ class Oracle(RuleBasedStateMachine):
             history=bool(flags & 16) and not append,
             every=every if incremental else None,
             stateful=mode == "counted",
+            told=told,
         )
         bench = self.bench
         bench.tables += 1
@@ -442,7 +457,7 @@ class Oracle(RuleBasedStateMachine):
         """The loads that one call makes, one after the other, unless one of them ends it."""
         parts = []
         if approval is not None and self._can_apply(approval):
-            parts.append(Part("approved", landed=self.landings[approval], content=approval))
+            parts.append(self._landed_part("approved", approval))
         parts.append(Part("rows"))
         every = self.declared.every
         due = every is not None and self.state.columns is not None
@@ -456,7 +471,34 @@ class Oracle(RuleBasedStateMachine):
         landed = self.landings.get(batch)
         return landed is not None and landed.held == self.state.batch and self._table.landed().get(batch, False)
 
-    def _run(self, part: Part, state: State, *, batch: int, moment: dt.datetime, span: Any) -> Outcome:
+    def _landed_part(self, kind: str, batch: int) -> Part:
+        """A landed batch that is applied again."""
+        table, landed = self._table, self.landings[batch]
+        if not self.declared.told:
+            return Part(kind, landed=landed, content=batch, mode=landed.mode)
+        remembers = table.remembers(batch, self.state.batch)
+        return Part(kind, landed=landed, content=batch, mode=table.mode_of(batch), remembers=remembers)
+
+    def _told(self, row: LoadRow | None, state: State) -> tuple[frozenset[str] | None, bool]:
+        """What a source that tells changes knows after a load, and whether that is kept in any case.
+
+        Whether it was asked for changes or for everything is what the load itself says.
+        """
+        if not self.declared.told:
+            return None, False
+        partial = row is not None and row.figures.get("told_unchanged") is not None
+        known = digests(self._table.offered())
+        if not partial:
+            return known, True
+        assert row is not None
+        assert isinstance(state.source, frozenset), "changes were read without a state"
+        self.figures.told += row.figures["told_unchanged"]
+        changes = not known <= state.source
+        return (known if changes else state.source), changes
+
+    def _run(
+        self, part: Part, state: State, *, batch: int, moment: dt.datetime, span: Any, row: LoadRow | None = None
+    ) -> Outcome:
         if part.landed is not None:
             assert part.content is not None
             return applied(
@@ -467,13 +509,16 @@ class Oracle(RuleBasedStateMachine):
                 content=part.content,
                 moment=moment,
                 approved=part.kind == "approved",
-                always=part.landed.state is not None,
+                always=part.remembers if self.declared.told else part.landed.state is not None,
             )
+        told, always = self._told(row, state)
         if part.kind == "keys":
             landed = keys_of(self.declared, state, self.offered, key=self.bench.key)
         else:
             try:
-                landed = extracted(self.declared, state, self.offered, self.given, key=self.bench.key, span=span)
+                landed = extracted(
+                    self.declared, state, self.offered, self.given, key=self.bench.key, span=span, told=told
+                )
             except RefusedColumns:
                 return Outcome(end="schema", after=state)
         return applied(
@@ -483,7 +528,7 @@ class Oracle(RuleBasedStateMachine):
             batch=batch,
             content=batch,
             moment=moment,
-            always=landed.state is not None and landed.state != state.source,
+            always=always or (landed.state is not None and landed.state != state.source),
         )
 
     def _compare(
@@ -518,7 +563,7 @@ class Oracle(RuleBasedStateMachine):
             batch = row.batch_id if row is not None else -1
             moment = now if now is not None and part.kind in ("rows", "keys") else None
             outcome = self._run(
-                part, state, batch=batch, moment=moment or self._observed(bronze, batch, since), span=span
+                part, state, batch=batch, moment=moment or self._observed(bronze, batch, since), span=span, row=row
             )
             outcomes.append(outcome)
             state = outcome.after
@@ -604,7 +649,7 @@ class Oracle(RuleBasedStateMachine):
         assert row.status == STATUS[outcome.end]
         mode = "keys" if part.kind == "keys" else self.declared.mode
         if part.landed is not None:
-            mode = part.landed.mode
+            mode = part.mode
         assert row.mode == mode
         if outcome.end == "succeeded":
             for name, value in outcome.figures.items():
@@ -787,7 +832,7 @@ class Oracle(RuleBasedStateMachine):
         taken: list[LoadRow] = []
         for row in rows:
             part = Part("keys" if row.mode == "keys" else "rows")
-            outcome = self._run(part, self.state, batch=row.batch_id, moment=now, span=None)
+            outcome = self._run(part, self.state, batch=row.batch_id, moment=now, span=None, row=row)
             self._compare_log(part, row, outcome)
             self._note(part, row, outcome, now=now)
             self.state = outcome.after
@@ -833,12 +878,13 @@ class Oracle(RuleBasedStateMachine):
         before, recorded = table.version, table.approval()
         fits = self._can_apply(batch)
         allowed = fits and (batch not in self.approved or recorded == batch)
+        part = self._landed_part("approved", batch) if fits else None
         since = dt.datetime.now(dt.UTC)
         with nullcontext() if fault is None else armed(fault):
             ended = attempt(lambda: table.approve(batch))
         if table.approval() == batch or not isinstance(ended, Exception):
             self.approved.add(batch)
-        if not allowed:
+        if part is None or not allowed:
             assert isinstance(ended, Exception)
             assert fault is not None or type(ended) is LoadError
             rows = table.log(after=self.epoch)
@@ -849,7 +895,6 @@ class Oracle(RuleBasedStateMachine):
         if isinstance(ended, Exception) and fault is not None:
             self.figures.crashes[fault.split(":")[0]] += 1
         self.figures.approvals += not isinstance(ended, Exception)
-        part = Part("approved", landed=self.landings[batch], content=batch)
         self._compare(ended, [part], now=None, since=since, before=before, broken=fault is not None)
 
     @precondition(lambda self: self.table is not None and bool(self.landings) and not self.log_cut)
@@ -868,10 +913,11 @@ class Oracle(RuleBasedStateMachine):
             return
         following = [batch for batch, found in known.items() if found.held == state.batch]
         batch = sorted(known)[place % len(known)] if place is not None else min(following, default=min(known))
-        given = known[batch]
+        part = self._landed_part("replay", batch)
+        assert part.landed is not None
         before, since = table.version, dt.datetime.now(dt.UTC)
         ended = attempt(lambda: table.replay(batch))
-        follows = state.content == given.held or state.batch == given.held or self.declared.mode == "full"
+        follows = part.landed.held in (state.content, state.batch) or part.mode == "full"
         if batch == state.content:
             rows = table.log(after=self.epoch)
             assert [row.status for row in rows] == ["succeeded"], ended
@@ -889,14 +935,11 @@ class Oracle(RuleBasedStateMachine):
             self.figures.replays += 1
             if type(ended) is LoadError:
                 rows = table.log(after=self.epoch)
-                outcome = self._run(
-                    Part("replay", landed=given, content=batch), state, batch=-1, moment=since, span=None
-                )
+                outcome = self._run(part, state, batch=-1, moment=since, span=None)
                 assert outcome.end in ("stopped", "keys"), ended
                 self.epoch = rows[-1].batch_id
                 self._compare_bronze(table.look())
             else:
-                part = Part("replay", landed=given, content=batch)
                 self._compare(ended, [part], now=None, since=since, before=before)
 
     @precondition(is_ready)

@@ -51,6 +51,7 @@ class Declared:
     history: bool = False
     every: dt.timedelta | None = None
     stateful: bool = False
+    told: bool = False
     classified: bool = False
 
     @property
@@ -77,7 +78,7 @@ class Landed:
     rows: tuple[Row, ...]
     read: int
     held: int
-    state: int | None = None
+    state: int | frozenset[str] | None = None
     largest: int | None = None
 
 
@@ -91,7 +92,7 @@ class State:
         batch: the newest one.
         content: the id under which the rows of that batch were landed.
         versions: by key, oldest first.
-        source: what a source that keeps state knew after that batch.
+        source: what a source that keeps state, or tells changes, knew after that batch.
     """
 
     columns: Columns | None = None
@@ -99,7 +100,7 @@ class State:
     batch: int = 0
     content: int = 0
     versions: dict[Key, tuple[Row, ...]] = field(default_factory=dict)
-    source: int | None = None
+    source: int | frozenset[str] | None = None
 
     @property
     def mark(self) -> int | None:
@@ -199,11 +200,13 @@ def extracted(
     *,
     key: bytes,
     span: tuple[int | None, int | None] | None = None,
+    told: frozenset[str] | None = None,
 ) -> Landed:
     """The rows that a load reads.
 
     Args:
         span: a reload of these cursor values.
+        told: what a source that tells changes knows afterwards.
 
     Raises:
         RefusedColumns: before any row is read.
@@ -211,8 +214,9 @@ def extracted(
     columns = agreed(declared, given, state.columns)
     mark = state.mark
     low = high = None
-    known = None
+    known: int | frozenset[str] | None = told
     if declared.stateful:
+        assert not isinstance(state.source, frozenset)
         known = len(rows)
         rows = rows[state.source or 0 :]
     elif span is not None:

@@ -20,6 +20,7 @@ from platform_core.faults import armed
 from platform_core.lake import upkeep as lake_upkeep
 from platform_core.lake.delta import open_table
 from platform_core.lake.landing import batch_ids, batch_uri, read_batch
+from platform_core.lake.source_state import read_state
 from platform_core.lake.watermark import watermark
 from platform_core.operations import replay as replaying
 from platform_core.operations.ingest import ingest
@@ -29,6 +30,7 @@ from platform_core.operations.reload import Reload
 from platform_core.operations.upkeep import keep_up
 from platform_core.specs.ingestion import (
     ColumnSpec,
+    DetectChanges,
     DetectDeletes,
     IngestionSpec,
     LoadMode,
@@ -106,6 +108,11 @@ class Table:
         table = pa.Table.from_pylist(rows, schema=schema)
         ModelSource.tables[self.name] = table
         return table
+
+    def offered(self) -> list[Row]:
+        """The rows that the source has."""
+        rows: list[Row] = ModelSource.tables[self.name].to_pylist()
+        return rows
 
     def load(self, *, started_at: dt.datetime, reload: Reload | None = None) -> LoadResult:
         return ingest(
@@ -212,6 +219,17 @@ class Table:
                 self._whole.add(batch)
         return {batch: batch in self._whole for batch in found}
 
+    def mode_of(self, batch: int) -> str:
+        """How a batch of the landing was read."""
+        landed = read_batch(batch_uri(self.landing, batch), storage_options={})
+        assert landed is not None
+        return landed.mode
+
+    def remembers(self, *batches: int) -> bool:
+        """Whether what the source knew after one of some batches is still kept."""
+        folder = self.bench.platform.lake.source_state(self.spec.ref)
+        return any(read_state(folder, batch, storage_options={}) is not None for batch in batches)
+
     def log(self, *, after: int) -> list[LoadRow]:
         """Rows of the load log above a batch id, oldest first; those of upkeep are no loads."""
         rows = self.bench.platform.loads.recent(table=self.spec.ref, limit=12)
@@ -293,12 +311,13 @@ def _spec(name: str, said: Declared) -> IngestionSpec:
         on_bad_key=OnBadKey.QUARANTINE if said.quarantine else OnBadKey.REFUSE,
         schema=SchemaContract(new_columns=said.new_columns, missing=said.missing, type_change=said.type_change),
         snapshot_history=said.history,
+        detect_changes=DetectChanges(by="source") if said.told else None,
         columns=columns,
     )
 
 
 def _source(said: Declared) -> str:
-    return "counting" if said.stateful else "model"
+    return "counting" if said.stateful else "telling" if said.told else "model"
 
 
 def _read(table: DeltaTable, own: set[str]) -> tuple[Columns, list[Row]]:

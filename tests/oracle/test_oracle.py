@@ -57,4 +57,5 @@ def test_a1_a11_a12_b7_b8_b9_b10_b12_c1_bronze_equals_the_model(
     assert min(figures.ends[end] for end in ("succeeded", "stopped", "schema", "keys", "crashed")) > 0
     assert figures.approvals > 0
     assert figures.kills.total() > 0
+    assert figures.told > 0
     assert len(figures.crashes) > len(FaultPoint) // 2
