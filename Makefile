@@ -25,7 +25,7 @@ SYNCED := .venv/.synced
 UNSET := env -u PYTHONDONTWRITEBYTECODE -u EDP_STATE -u EDP_PROJECT -u EDP_DAGSTER_STATE -u EDP_ENVIRONMENT -u DAGSTER_HOME -u MAKEFLAGS -u MAKELEVEL
 PYTEST = $(UNSET) $(BIN)/python -m pytest -n $(TEST_WORKERS) --max-worker-restart 0 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo ui setup test test-fast oracle explore faults check validate format clean install
+.PHONY: help demo ui setup test test-fast oracle explore faults spark check validate format clean install
 
 help: ## list these commands
 	@echo 'make <command>, where <command> is one of'
@@ -58,6 +58,10 @@ explore: setup ## play the tests of properties and the state machines on example
 faults: setup ## kill 500 loads and 200 applies at named points and random times, and write down what was lost
 	@$(UNSET) $(BIN)/python -m tests.faults.campaign --kills 500
 	@$(UNSET) $(BIN)/python -m tests.control_plane.campaign --kills 200 --applies 200
+
+spark: setup ## build dbt projects with a real Spark (430 MB, minutes)
+	@./scripts/spark
+	@$(UNSET) $(BIN)/python -m pytest -q tests/dbt/spark_builds.py
 
 check: setup ## format, lint, types, layers, control files, definitions, generated files, containers, pipeline
 	@$(BIN)/python scripts/check.py $(CHECKS)

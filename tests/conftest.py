@@ -1,18 +1,20 @@
 """Fixtures of all tests: the project, a fresh state folder, and the demo played once."""
 
 import datetime as dt
+import gc
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 
-from tests.forked import run_forked
+from tests.forked import run_forked, start_dbt
 
 PROJECT = Path(__file__).parents[1]
 pytest_plugins = ["tests.services.fixtures", "tests.side_by_side"]
@@ -110,6 +112,38 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         shutil.copytree(state / "lake", copy)
         days[day] = Day(copy, started, ended, result.stdout)
     return Demo(state, days)
+
+
+@pytest.fixture(scope="module")
+def dbt_in_forks() -> Iterator[None]:
+    """The dbt processes of a module's tests are forks: most of what a small build takes is imports.
+
+    What a process of a test's own starts is started plainly, and so is what is to be proven of the start itself.
+    """
+    # As the two modules see it, and nobody else.
+    like = SimpleNamespace(**{**vars(subprocess), "Popen": start_dbt})
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("dbt_project", "dbt_run"):
+            patch.setattr(f"platform_core.operations.{module}.subprocess", like)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect tests without looking for garbage: what this makes lives as long as the process, and is not looked at
+    again afterwards.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Look at all again, for extension modules tell at the end of what nobody has let go of."""
+    gc.unfreeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

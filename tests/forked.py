@@ -1,4 +1,4 @@
-"""Python programs in forks of one process that has imported what `edp` and its tests need.
+"""Python programs in forks of one process that has imported what `edp` and its tests need, or what dbt does.
 
 Starting Python and importing Dagster, pyarrow and SQLAlchemy takes most of what a short program takes. A fork is a
 process of its own as well, with its own variables, folder and streams, that ends as a process ends; but it shows the
@@ -19,16 +19,31 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, Literal, NoReturn, Self, TextIO
 
 PROJECT = Path(__file__).parents[1]
 EDP = "platform_core.cli.__main__"
+DBT = "platform_core.operations.dbt_process"
+IMPORTED_FOR_DBT = (
+    "babel.dates",
+    "dbt.adapters.duckdb.impl",
+    "dbt.cli.main",
+    "dbt.parser.sql",
+    "dbt.task.build",
+    "dbt_common.clients.agate_helper",
+    "deltalake",
+    "duckdb",
+    "platform_core.engines.dbt_lake",
+    "platform_core.engines.dbt_spark",
+    DBT,
+)
 IMPORTED = (
     "adbc_driver_manager",
     "alembic.command",
@@ -71,17 +86,29 @@ IMPORTED = (
     "sqlglot.dialects.duckdb",
 )
 _LENGTH = 8
+_MOST_STREAMS = 8
 _PR_SET_PDEATHSIG = 1
 
 
 class Forked:
-    """A program that was started; used as `subprocess.Popen` is."""
+    """A program that was started; used as `subprocess.Popen` is.
+
+    Args:
+        stderr: may be the same stream as ``stdout``; then it is not for :meth:`communicate`.
+    """
 
     def __init__(self, line: socket.socket, stdin: TextIO, stdout: TextIO, stderr: TextIO) -> None:
         self._line = line
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         self.pid = _number(line)
         self.returncode: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self.wait()
 
     def poll(self) -> int | None:
         """How it ended; None while it runs."""
@@ -144,11 +171,11 @@ class Forked:
 class Nursery:
     """The process that forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *imported: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forked", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), *imported],
                 cwd=PROJECT,
                 env={name: value for name, value in os.environ.items() if not name.startswith(("EDP_", "DAGSTER_"))},
                 pass_fds=[theirs.fileno()],
@@ -161,19 +188,31 @@ class Nursery:
         atexit.register(self.close)
 
     def start(
-        self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, code: str | None, module: str | None
+        self,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        code: str | None,
+        module: str | None,
+        as_one: bool = False,
+        kept: Sequence[int] = (),
     ) -> Forked:
-        """Fork a program: a module, or code as `python -c` runs it."""
+        """Fork a program: a module, or code as `python -c` runs it.
+
+        Args:
+            as_one: what it complains goes where its output goes.
+            kept: descriptors that it holds as long as it lives; there their numbers are others.
+        """
         read_in, stdin = os.pipe()
         stdout, write_out = os.pipe()
-        stderr, write_err = os.pipe()
-        given = [read_in, write_out, write_err]
+        stderr, write_err = (stdout, write_out) if as_one else os.pipe()
         asked = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "code": code, "module": module}
-        ours = self.begin(asked, streams=given)
-        for inherited in given:
+        ours = self.begin(asked, streams=[read_in, write_out, write_err, *kept])
+        for inherited in {read_in, write_out, write_err}:
             os.close(inherited)
-        text = {"encoding": "utf-8", "errors": "replace"}
-        return Forked(ours, os.fdopen(stdin, "w", **text), os.fdopen(stdout, **text), os.fdopen(stderr, **text))
+        out = _text(stdout)
+        return Forked(ours, _text(stdin, "w"), out, out if as_one else _text(stderr))
 
     def begin(self, asked: Mapping[str, Any], *, streams: Sequence[int]) -> socket.socket:
         """Fork a program that reads and writes these streams; the line tells its number, and at last how it ended."""
@@ -190,9 +229,18 @@ class Nursery:
         self._process.wait(timeout=30)
 
 
+def _text(descriptor: int, mode: Literal["r", "w"] = "r") -> TextIO:
+    return os.fdopen(descriptor, mode, encoding="utf-8", errors="replace")
+
+
 @cache
 def _nursery() -> Nursery:
-    return Nursery()
+    return Nursery(*IMPORTED)
+
+
+@cache
+def _nursery_of_dbt() -> Nursery:
+    return Nursery(*IMPORTED_FOR_DBT)
 
 
 def start_forked(
@@ -229,6 +277,31 @@ def run_forked(
     return subprocess.CompletedProcess(list(arguments), process.wait(), stdout, stderr)
 
 
+def start_dbt(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    text: bool,
+    errors: str,
+    pass_fds: Sequence[int] = (),
+) -> Forked:
+    """In place of `subprocess.Popen` where the platform starts dbt, and for nothing else.
+
+    Raises:
+        ValueError: it is started in another way than a fork imitates.
+    """
+    head, arguments = tuple(command[:3]), command[3:]
+    asked = (head, stdin, stdout, stderr, text, errors)
+    known = (sys.executable, "-m", DBT), subprocess.PIPE, subprocess.PIPE, subprocess.STDOUT, True, "replace"
+    if asked != known:
+        raise ValueError(f"dbt is started as {asked}, and a fork is like {known}")
+    return _nursery_of_dbt().start(arguments, env=env, cwd=cwd, code=None, module=DBT, as_one=True, kept=pass_fds)
+
+
 def run_with_streams(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, streams: Sequence[int]) -> int:
     """Run `edp` on open files, as a shell would start it, to its end; returns how it ended.
 
@@ -263,7 +336,9 @@ def serve(line: socket.socket) -> dict[str, Any]:
         raise RuntimeError(f"{threading.active_count()} threads before the first fork")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        head, (told, *streams), _, _ = socket.recv_fds(line, _LENGTH, 4) if _awaited(line) else (b"", [0], 0, "")
+        head, (told, *streams), _, _ = (
+            socket.recv_fds(line, _LENGTH, _MOST_STREAMS) if _awaited(line) else (b"", [0], 0, "")
+        )
         if not head:
             os._exit(0)
         asked: dict[str, Any] = json.loads(_received(line, int.from_bytes(head)))
@@ -286,7 +361,7 @@ def _wait_for_child(asked: dict[str, Any], told: socket.socket, streams: Sequenc
     if child == 0:
         told.close()
         _end_with_parent()
-        for number, stream in enumerate(streams):
+        for number, stream in enumerate(streams[:3]):
             os.dup2(stream, number)
             os.close(stream)
         return asked
@@ -310,6 +385,8 @@ def become(asked: Mapping[str, Any], *, path: Sequence[str]) -> None:
     """Be the program: its variables, folder, path of modules and main module."""
     os.environ.clear()
     os.environ.update(asked["env"])
+    # The C library has read the zone of the process that this is a fork of.
+    time.tzset()
     os.chdir(asked["cwd"])
     tempfile.tempdir = None
     added = [part for part in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if part]
@@ -346,7 +423,7 @@ def main() -> NoReturn:
     """Import, serve, and in a fork be what was asked for."""
     inherited = {part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part}
     path = [part for part in sys.path if part not in (str(Path.cwd()), *inherited)]
-    for name in IMPORTED:
+    for name in sys.argv[2:]:
         importlib.import_module(name)
     # Else the first collection in a fork would touch, and so copy, all that was imported.
     gc.freeze()

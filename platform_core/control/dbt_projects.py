@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from platform_core.control.dbt_targets import target_fault
 from platform_core.control.reading import Entry, Reading
 from platform_core.control.report import Report, excerpt
 from platform_core.specs.dbt import DbtSpec
+from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.table import TableRef
 
 _MAX_BYTES = 512 * 1024 * 1024
@@ -133,8 +135,8 @@ def is_published(node: Mapping[str, Any], spec: DbtSpec) -> bool:
     return f"{'/'.join(node['fqn'][1:-1])}/".startswith(f"{spec.publish}/")
 
 
-def profile_outputs(folder: Path) -> Mapping[str, str]:
-    """The targets of a project's profile with the adapter of each, as ``profiles.yml`` has them; the default first.
+def profile_outputs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The targets of a project's profile, as ``profiles.yml`` has them; the default first.
 
     Raises:
         OSError, ValueError, KeyError, TypeError, AttributeError: the files are not those of a dbt project.
@@ -146,10 +148,30 @@ def profile_outputs(folder: Path) -> Mapping[str, str]:
         declared = yaml.safe_load((folder / "profiles.yml").read_bytes())[profile]
     except yaml.YAMLError:
         raise ValueError("no YAML") from None
-    outputs = {str(name): str(output["type"]) for name, output in declared["outputs"].items()}
+    outputs = {str(name): {**output, "type": str(output["type"])} for name, output in declared["outputs"].items()}
     default = str(declared.get("target", "default"))
     first = {default: outputs[default]} if default in outputs else {}
     return {**first, **outputs}
+
+
+def check_dbt_targets(reading: Reading, environment: EnvironmentSpec, report: Report) -> None:
+    """An environment must have what the targets that it uses build in, and each project those targets."""
+    for entry in reading.dbt:
+        try:
+            outputs = profile_outputs((reading.root / entry.spec.project).resolve())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # Said where the project is read.
+            continue
+        wanted = entry.spec.target or environment.dbt.target or next(iter(outputs), "")
+        path = ("target",) if entry.spec.target else ("project",)
+        if wanted in outputs:
+            fault = target_fault(outputs[wanted], environment)
+            if fault is not None:
+                entry.complain(report, path, *fault)
+        elif entry.spec.target is None:
+            hints = report.choice("targets", wanted, outputs)
+            message = f"its profile has no target '{excerpt(wanted)}', which environment '{environment.name}' names"
+            entry.complain(report, path, message, *hints)
 
 
 def _check_target(entry: Entry[DbtSpec], folder: Path, report: Report) -> None:

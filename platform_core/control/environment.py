@@ -82,6 +82,8 @@ def read_environment(settings: Settings, report: Report) -> EnvironmentSpec | No
     engine = checker.resolved("engine", spec.engine, "engine")
     control = _control(spec.control, document, settings.state, report)
     alerts = _alerts(spec.alerts, checker)
+    if spec.spark is not None and checker.resolved("spark", spec.spark, "spark") is None:
+        return None
     if secrets is None or engine is None or control is None or (alerts is None and spec.alerts is not None):
         return None
     lake = spec.lake.model_copy(update={"root": _resolved(spec.lake.root, settings.state)})

@@ -79,6 +79,7 @@ def _parts(environment: EnvironmentSpec) -> Iterator[tuple[str, object]]:
         yield f"alert channel {name}", channel.options
     for name, database in environment.databases.items():
         yield f"database {name}", database
+    yield "dbt", environment.dbt
 
 
 def _references(manifest: Manifest, masking_key: str) -> Iterator[tuple[str, Spec]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from platform_core.control.alert_rules import check_channels
 from platform_core.control.checks import check_reading
+from platform_core.control.dbt_projects import check_dbt_targets
 from platform_core.control.documents import Document, PathPart, kind_of, read_document
 from platform_core.control.environment import environment_names, read_environment
 from platform_core.control.load import manifest_of
@@ -100,7 +101,7 @@ def examine(settings: Settings, *, only: Sequence[str] = ()) -> WorkspaceCheck:
             Others are read too, to follow references into them, but their faults are left out.
     """
     report = Report(settings.project)
-    read_environment(settings, report)
+    environment = read_environment(settings, report)
     listed = _locations(settings, report)
     chosen = _chosen(listed, only, settings, report) if only else listed
     unlisted = [location for location in chosen if location not in listed]
@@ -114,6 +115,9 @@ def examine(settings: Settings, *, only: Sequence[str] = ()) -> WorkspaceCheck:
     check_between([tables for _, tables in read], report, about=asked)
     _check_environment_names(asked, settings, report)
     check_channels([tables.reading for tables in asked], settings, report)
+    if environment is not None:
+        for tables in asked:
+            check_dbt_targets(tables.reading, environment, report)
     return WorkspaceCheck(
         manifests=[] if report else [manifest_of(tables.reading) for tables in asked],
         report=report,

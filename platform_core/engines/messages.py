@@ -27,6 +27,11 @@ _ADVICE = {
     "INTERRUPT Error": "the run was cancelled",
     "Constraint Error": "a value breaks a constraint of the table",
 }
+_CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\] ")
+"""What Spark and Databricks begin an error with; SQLSTATE stands at its end."""
+
+_JAVA = re.compile(r"\b(?:java|scala|org\.apache|io\.delta|py4j)\.[\w.$]+")
+_SPARK_LEFT_OUT = "Spark's own text is left out, for it may hold row values"
 _LEFT_OUT = "DuckDB's own text is left out, for it may hold row values"
 
 
@@ -50,12 +55,13 @@ def running_message(error: BaseException, sql: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """A message of dbt, which may quote DuckDB, free of row values.
+    """A message of dbt, which may quote DuckDB or Spark, free of row values.
 
-    Lines up to DuckDB's own error are kept, and that error where it was found while reading the query.
+    Lines up to the database's own error are kept, and that error where it was found while reading the query.
     """
     kept = []
-    for line in text.strip().splitlines():
+    lines = text.strip().splitlines()
+    for number, line in enumerate(lines):
         kind = _kind(line.strip())
         if kind is not None and kind not in _READING:
             # Whatever follows belongs to the same message and may go on quoting values.
@@ -63,6 +69,15 @@ def clean_text(text: str) -> str:
             break
         if line.strip().startswith(_LISTS):
             # Columns of a pivot are named by row values, and here nobody knows the query.
+            break
+        if (condition := _CONDITION.search(line)) is not None:
+            # Class 42 is about the query itself. Behind it stands the plan, with whatever literals it has.
+            about, state, _ = "\n".join(lines[number:]).partition(" SQLSTATE: 42")
+            read = state and "SQLSTATE" not in about
+            kept += [each.strip() for each in about.splitlines()] if read else [f"{condition[1]}: {_SPARK_LEFT_OUT}"]
+            break
+        if _JAVA.search(line):
+            kept.append(_SPARK_LEFT_OUT)
             break
         kept.append(line.strip())
     return "\n  ".join(line for line in kept if line)

@@ -15,7 +15,7 @@ Origin = tuple[tuple[str, str, str], str]
 
 
 def column_lineage(
-    sql: str, *, schemas: Mapping[tuple[str, str, str], tuple[str, ...]]
+    sql: str, *, schemas: Mapping[tuple[str, str, str], tuple[str, ...]], dialect: str = DIALECT
 ) -> dict[str, tuple[Origin, ...]]:
     """Origins by result column, in the order of the result; empty where the query cannot be followed.
 
@@ -24,6 +24,7 @@ def column_lineage(
     Args:
         sql: one SELECT that runs.
         schemas: columns by table name.
+        dialect: that the SELECT is written in.
     """
     import sqlglot
     from sqlglot import exp
@@ -38,7 +39,7 @@ def column_lineage(
         schema.add_table(_table(table), dict.fromkeys(columns, "UNKNOWN"), dialect=DIALECT, normalize=False)
     try:
         query = qualify(
-            sqlglot.parse_one(sql, dialect=DIALECT),
+            sqlglot.parse_one(sql, dialect=dialect),
             schema=schema,
             dialect=DIALECT,
             validate_qualify_columns=False,

@@ -61,7 +61,8 @@ def build(
     ):
         prepare_target(project)
         warehouse = warehouse_of(project, platform)
-        more = warehouse.prepare(manifest, wanted=models)
+        tested = {test.on for test in manifest.tests if test.unique_id in chosen}
+        more = warehouse.prepare(manifest, wanted=models, tested=tested, full_refresh=full_refresh)
         built_too = {*models, *more.built}
         results = run_build(
             project,
@@ -152,7 +153,7 @@ class _Collector:
         found = ModelResult(
             seconds=float(result["execution_time"]),
             columns=self._columns.get(relation, {}),
-            column_lineage=_lineage(result, self._columns, self._manifest),
+            column_lineage=_lineage(result, self._columns, self._manifest, dialect=self._built.dialect),
         )
         if not model.published:
             return found
@@ -179,25 +180,32 @@ def _selection(manifest: DbtManifest, *, models: Collection[str], tests: Collect
 
 def _relation(result: Mapping[str, Any], model: Model) -> Relation:
     """Where a model is in dbt's database; another target than that of the manifest may have other schemas."""
-    parts = [quoted or ticked or plain for quoted, ticked, plain in _PART.findall(result.get("relation_name") or "")]
+    parts = _parts(result)
     return (parts[-2], parts[-1]) if len(parts) > 1 else model.relation
+
+
+def _parts(result: Mapping[str, Any]) -> list[str]:
+    return [quoted or ticked or plain for quoted, ticked, plain in _PART.findall(result.get("relation_name") or "")]
 
 
 def _lineage(
     result: Mapping[str, Any],
     columns: Mapping[Relation, Mapping[str, str]],
     manifest: DbtManifest,
+    *,
+    dialect: str,
 ) -> dict[str, tuple[tuple[TableRef, str], ...]]:
     code = result.get("compiled_code")
-    relation = result.get("relation_name")
-    if not code or not relation:
+    parts = _parts(result)
+    if not code or not parts:
         return {}
-    database = str(relation).split(".")[0].strip('"')
+    # Spark has none: its relations are schema and name.
+    database = parts[0] if len(parts) > 2 else ""
     refs = {(database, *model.relation): model.ref for model in manifest.any_by_id.values()} | {
         (database, source.layer, source.name): source for source in manifest.sources
     }
     schemas = {(database, *name): tuple(types) for name, types in columns.items()}
     return {
         column: tuple((refs[table], origin) for table, origin in origins if table in refs)
-        for column, origins in column_lineage(str(code), schemas=schemas).items()
+        for column, origins in column_lineage(str(code), schemas=schemas, dialect=dialect).items()
     }

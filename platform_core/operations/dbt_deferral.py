@@ -81,6 +81,24 @@ def deferral(
     return Deferral(built=frozenset(built), read=tuple(read.values()))
 
 
+def missing(manifest: DbtManifest, wanted: Collection[str], *, present: Collection[tuple[str, str]]) -> set[str]:
+    """Models above the wanted ones that a database does not hold.
+
+    Args:
+        wanted: unique ids.
+        present: schema and name of what it holds.
+    """
+    found: set[str] = set()
+    waiting = [manifest.any_by_id[unique_id] for unique_id in wanted]
+    while waiting:
+        for unique_id in waiting.pop().parents:
+            model = manifest.any_by_id[unique_id]
+            if unique_id not in wanted and unique_id not in found and model.relation not in present:
+                found.add(unique_id)
+                waiting.append(model)
+    return found
+
+
 def _is_in_lake(ref: TableRef, lake: Lake) -> bool:
     return any(uri is not None and _is_there(uri, lake) for uri in (lake.table(ref), lake.shared_table(ref)))
 

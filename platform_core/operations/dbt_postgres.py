@@ -12,11 +12,10 @@ from sqlglot import exp
 
 from platform_core.control.database_url import DatabaseUrl, parse_url
 from platform_core.errors import PlatformError, StepError, StorageError
-from platform_core.lake.views import Opened, open_table_or_view
-from platform_core.operations.dbt_deferral import Deferral
+from platform_core.operations.dbt_deferral import Deferral, missing
 from platform_core.operations.dbt_manifest import DbtManifest
 from platform_core.operations.dbt_project import DbtProject
-from platform_core.operations.dbt_warehouse import Built, Relation, Warehouse
+from platform_core.operations.dbt_warehouse import Built, Relation, Warehouse, lake_sources
 from platform_core.operations.platform import Platform
 from platform_core.plugins.interfaces import TableReader
 from platform_core.specs.table import TableRef
@@ -50,28 +49,17 @@ class PostgresWarehouse(Warehouse):
         """Find the database.
 
         Raises:
-            StepError: the environment names none, or is a personal one.
+            StepError: its address is none of PostgreSQL.
+            SecretError: its password is missing.
         """
         self._project = project
         self._platform = platform
-        name = project.choice.database
-        declared = None if name is None else platform.environment.databases.get(name)
-        if declared is None or declared.url is None:
-            known = ", ".join(sorted(platform.environment.databases)) or "none"
-            raise StepError(
-                f"dbt project {project.name}: its target is of type postgres, and the environment does not say which "
-                f"database that is\n  looked at: dbt.database in the file of environment "
-                f"{platform.environment.name}; databases there: {known}"
-            )
-        if platform.lake.shared is not None:
-            raise StepError(
-                f"dbt project {project.name}: a personal environment builds in DuckDB, where everybody has a file of "
-                "their own\n  leave dbt.target out of its file"
-            )
+        name = project.choice.database or ""
+        declared = platform.environment.databases[name]
         self._password = (
             None if declared.password is None else platform.secrets.get(declared.password.secret).reveal().decode()
         )
-        self._url = _parsed(declared.url, project, platform)
+        self._url = _parsed(declared.url or "", project, platform)
 
     def variables(self) -> Mapping[str, str]:
         found = {
@@ -82,40 +70,27 @@ class PostgresWarehouse(Warehouse):
         }
         return found if self._password is None else {**found, "DBT_ENV_SECRET_PASSWORD": self._password}
 
-    def prepare(self, manifest: DbtManifest, *, wanted: Collection[str]) -> Deferral:
+    def prepare(
+        self,
+        manifest: DbtManifest,
+        *,
+        wanted: Collection[str],
+        tested: Collection[TableRef] = (),
+        full_refresh: bool = False,
+    ) -> Deferral:
         with self._connected() as connection:
-            built = _missing(manifest, wanted, present=set(_columns(connection)))
-            self._copy(connection, manifest.reads({*wanted, *built}) if wanted else manifest.sources)
+            built = missing(manifest, wanted, present=set(_columns(connection)))
+            for ref, reader in lake_sources(
+                manifest, {*wanted, *built}, self._platform, tested=tested, where="PostgreSQL"
+            ):
+                _replace(connection, ref, reader)
+                self._platform.log.info("%s: copied to PostgreSQL where it was not there yet", ref)
         return Deferral(built=frozenset(built))
 
     @contextmanager
     def built(self) -> Iterator[Built]:
         with self._connected() as connection:
             yield _PostgresBuilt(connection)
-
-    def _copy(self, connection: Connection, reads: Collection[TableRef]) -> None:
-        """Copy lake tables that are newer than their copies, each in one transaction."""
-        sources: dict[tuple[str, str], TableRef] = {}
-        own = {
-            (self._project.spec.workstream, layer) for layer in (self._project.spec.layer, self._project.spec.staging)
-        }
-        opened: Opened = {}
-        for ref in reads:
-            if (other := sources.setdefault((ref.layer, ref.name), ref)) != ref:
-                raise StorageError(
-                    f"{ref} and {other} are both {ref.layer}.{ref.name} in PostgreSQL, so one project cannot read "
-                    "both\n  read one of them in a step or another project, and its result here"
-                )
-            reader = open_table_or_view(ref, lake=self._platform.lake, select=self._select, opened=opened)
-            if reader is not None:
-                _replace(connection, ref, reader)
-                self._platform.log.info("%s: copied to PostgreSQL where it was not there yet", ref)
-            elif ref[:2] not in own:
-                places = self._platform.lake.places(ref)
-                raise StorageError(f"table {ref} does not exist yet\n  looked at: {places}\n  build {ref} first")
-
-    def _select(self, sql: str, tables: Mapping[TableRef, TableReader]) -> pa.RecordBatchReader:
-        return self._platform.engine.select(sql, tables=tables, variables={})
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -184,19 +159,6 @@ def _columns(connection: Connection) -> dict[Relation, dict[str, tuple[str, pa.D
             if type_ == "numeric":
                 number = _UNBOUND if precision is None or precision > 38 else pa.decimal128(precision, scale)
             found.setdefault((schema, table), {})[column] = (type_, number)
-    return found
-
-
-def _missing(manifest: DbtManifest, wanted: Collection[str], *, present: Collection[Relation]) -> set[str]:
-    """Models above the wanted ones that the database does not hold."""
-    found: set[str] = set()
-    waiting = [manifest.any_by_id[unique_id] for unique_id in wanted]
-    while waiting:
-        for unique_id in waiting.pop().parents:
-            model = manifest.any_by_id[unique_id]
-            if unique_id not in wanted and unique_id not in found and model.relation not in present:
-                found.add(unique_id)
-                waiting.append(model)
     return found
 
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import nullcontext
+from pathlib import Path
+
+from platform_core.settings import environment_value
 
 
 def main() -> None:
@@ -16,7 +20,11 @@ def main() -> None:
     threading.Thread(target=_end_with_the_starter, name="starter-watch", daemon=True).start()
     from dbt.cli.main import cli
 
-    cli()
+    from platform_core.engines.dbt_spark import SPARK_VARIABLE, session_for_dbt
+
+    asked = environment_value(SPARK_VARIABLE)
+    with nullcontext() if asked is None else session_for_dbt(Path(asked)):
+        cli()
 
 
 def _end_with_the_starter() -> None:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from platform_core.control.dbt_projects import manifest_path, profile_outputs, selection_path
 from platform_core.errors import ConfigError, Issue, Place, StepError
@@ -67,9 +68,18 @@ class DbtProject:
         """What dbt has selected of the project; None where all of it is meant."""
         return selection_path(self.spec, self.folder)
 
-    @cached_property
+    @property
     def adapter(self) -> str:
         """The adapter of the target that is used: duckdb, postgres, spark, …
+
+        Raises:
+            ConfigError: profiles.yml has no such target.
+        """
+        return str(self.output["type"])
+
+    @cached_property
+    def output(self) -> Mapping[str, Any]:
+        """The target that is used, as profiles.yml has it.
 
         Raises:
             ConfigError: profiles.yml has no such target.

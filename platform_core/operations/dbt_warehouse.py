@@ -6,15 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from platform_core.control.dbt_targets import target_fault
 from platform_core.errors import LeaseError, LoadError, StepError, StorageError
-from platform_core.lake.delta import Written, write
+from platform_core.lake.delta import DeltaTableReader, Written, write
+from platform_core.lake.views import Opened, ViewReader, open_table_or_view
 from platform_core.operations.dbt_deferral import Deferral, deferral, needs_more
 from platform_core.operations.dbt_manifest import DbtManifest, Model
 from platform_core.operations.dbt_project import DbtProject
 from platform_core.operations.platform import Platform
+from platform_core.plugins.interfaces import TableReader
 from platform_core.specs.processing import WriteMode
+from platform_core.specs.sql import DIALECT
 from platform_core.specs.table import TableRef
 
 if TYPE_CHECKING:
@@ -35,6 +39,9 @@ Relation = tuple[str, str]
 class Built(ABC):
     """The database after dbt has built in it; nobody writes it while the project is locked."""
 
+    dialect: ClassVar[str] = DIALECT
+    """What its SQL is read as."""
+
     @abstractmethod
     def columns(self) -> Mapping[Relation, Mapping[str, str]]:
         """Type by column by relation; sources are among them."""
@@ -52,8 +59,21 @@ class Warehouse(ABC):
     """Where one project is built."""
 
     @abstractmethod
-    def prepare(self, manifest: DbtManifest, *, wanted: Collection[str]) -> Deferral:
-        """Make ready what dbt will look for; what models read that is not there is built or read as it says."""
+    def prepare(
+        self,
+        manifest: DbtManifest,
+        *,
+        wanted: Collection[str],
+        tested: Collection[TableRef] = (),
+        full_refresh: bool = False,
+    ) -> Deferral:
+        """Make ready what dbt will look for; what models read that is not there is built or read as it says.
+
+        Args:
+            wanted: unique ids of models to build.
+            tested: tables that tests look at, sources or models.
+            full_refresh: whether incremental models and seeds are made anew.
+        """
 
     def variables(self) -> Mapping[str, str]:
         """Environment variables by which profiles.yml finds the database."""
@@ -71,7 +91,14 @@ class DuckDbWarehouse(Warehouse):
         self._project = project
         self._platform = platform
 
-    def prepare(self, manifest: DbtManifest, *, wanted: Collection[str]) -> Deferral:
+    def prepare(
+        self,
+        manifest: DbtManifest,
+        *,
+        wanted: Collection[str],
+        tested: Collection[TableRef] = (),
+        full_refresh: bool = False,
+    ) -> Deferral:
         more = Deferral()
         if needs_more(manifest, wanted):
             more = deferral(manifest, wanted=wanted, present=self._present(), lake=self._platform.lake)
@@ -210,15 +237,53 @@ def warehouse_of(project: DbtProject, platform: Platform) -> Warehouse:
 
     Raises:
         ConfigError: profiles.yml has no such target.
-        StepError: nothing is known of its adapter, or the environment does not say which database it is.
+        StepError: nothing is known of its adapter, or the environment has not what it builds in.
     """
-    if project.adapter == "duckdb":
-        return DuckDbWarehouse(project, platform)
+    if fault := target_fault(project.output, platform.environment):
+        raise StepError(f"dbt project {project.name}: " + "\n  ".join(fault))
     if project.adapter == "postgres":
         from platform_core.operations.dbt_postgres import PostgresWarehouse
 
         return PostgresWarehouse(project, platform)
-    raise StepError(
-        f"dbt project {project.name}: the platform cannot publish from adapter '{project.adapter}'\n"
-        "  known adapters: duckdb, postgres"
-    )
+    if project.adapter == "spark":
+        from platform_core.operations.dbt_spark import SparkWarehouse
+
+        return SparkWarehouse(project, platform)
+    if project.adapter == "databricks" and project.choice.databricks is not None:
+        from platform_core.operations.dbt_databricks import DatabricksWarehouse
+
+        return DatabricksWarehouse(project, platform, project.choice.databricks)
+    return DuckDbWarehouse(project, platform)
+
+
+def lake_sources(
+    manifest: DbtManifest, wanted: Collection[str], platform: Platform, *, tested: Collection[TableRef], where: str
+) -> Iterator[tuple[TableRef, DeltaTableReader | ViewReader]]:
+    """The lake tables that a build reads by ``source()``, each as of its newest version.
+
+    Args:
+        wanted: unique ids of the models that are built; none: all that the project declares is read.
+        tested: tables that tests look at; those that are sources are read, too.
+        where: they are called ``<layer>.<name>``, for messages.
+
+    Raises:
+        StorageError: there is no such table, or two have one name there.
+    """
+
+    def select(sql: str, tables: Mapping[TableRef, TableReader]) -> pa.RecordBatchReader:
+        return platform.engine.select(sql, tables=tables, variables={})
+
+    named: dict[tuple[str, str], TableRef] = {}
+    opened: Opened = {}
+    for ref in sorted({*manifest.reads(wanted), *tested} & {*manifest.sources} if wanted else manifest.sources):
+        if (other := named.setdefault((ref.layer, ref.name), ref)) != ref:
+            raise StorageError(
+                f"{ref} and {other} are both {ref.layer}.{ref.name} in {where}, so one project cannot read both\n"
+                "  read one of them in a step or another project, and its result here"
+            )
+        reader = open_table_or_view(ref, lake=platform.lake, select=select, opened=opened)
+        if reader is None:
+            raise StorageError(
+                f"table {ref} does not exist yet\n  looked at: {platform.lake.places(ref)}\n  build {ref} first"
+            )
+        yield ref, reader

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from platform_core.errors import ConfigError, Issue, Place
@@ -85,8 +85,36 @@ class DatabaseSpec(Model):
     password: SecretRef | None = Field(default=None, description="Password of the database's user.")
 
 
+class DatabricksSpec(Model):
+    """A SQL warehouse or cluster of Databricks, and who signs in: a token, or a service principal."""
+
+    host: str = Field(
+        pattern=r"^[A-Za-z0-9.-]+$",
+        description="Its host name, without https://.",
+        examples=["adb-1234.5.azuredatabricks.net"],
+    )
+    http_path: str = Field(
+        pattern=r"^/?sql/[^?\s]+$",
+        description="Its HTTP path, from its connection details.",
+        examples=["/sql/1.0/warehouses/abc"],
+    )
+    catalog: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="Catalog of Unity Catalog that models are built in.")
+    token: SecretRef | None = Field(default=None, description="Personal access token; or client_id and client_secret.")
+    client_id: str | None = Field(default=None, description="Service principal that signs in by OAuth.")
+    client_secret: SecretRef | None = Field(default=None, description="Its secret.")
+
+    @model_validator(mode="after")
+    def _check_sign_in(self) -> Self:
+        if [self.token is None, self.client_id is None, self.client_secret is None] not in (
+            [False, True, True],
+            [True, False, False],
+        ):
+            raise ValueError("needs either a token, or a client_id with its client_secret")
+        return self
+
+
 class DbtChoice(Model):
-    """Where dbt projects are built: in DuckDB, or in a database of the environment."""
+    """Where dbt projects are built: in DuckDB, or in what the environment has beside it."""
 
     target: str | None = Field(
         default=None, description="Target in each project's profiles.yml; default: the profile's own."
@@ -95,6 +123,11 @@ class DbtChoice(Model):
         default=None,
         description="One of databases, which a target of type postgres builds in: the lake tables that models read are "
         "copied there, and what models publish is copied back.",
+    )
+    databricks: DatabricksSpec | None = Field(
+        default=None,
+        description="What a target of type databricks builds in; it reads the lake's tables in place, and what models "
+        "publish is copied back.",
     )
     variables: dict[str, str | SecretRef] = Field(
         default_factory=dict,
@@ -150,7 +183,9 @@ class EnvironmentSpec(Spec):
     )
     engine: EngineChoice = Field(default=EngineChoice(type="local"))
     spark: EngineChoice | None = Field(
-        default=None, description="Where steps of kind spark get their session; default: there are none of them here."
+        default=None,
+        description="Where steps of kind spark get their session, and of type local dbt targets of type spark theirs; "
+        "default: there are none of them here.",
     )
     control: ControlSpec = Field(default=ControlSpec(), description="The control database.")
     databases: dict[Name, DatabaseSpec] = Field(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from tests.alerts.services import NtfyService, running
 from tests.alerts.test_channels import ntfy_channel
 from tests.conftest import PROJECT
 from tests.control_database.conftest import Place
+from tests.forked import run_forked
 
 
 @pytest.fixture
@@ -37,8 +36,9 @@ def sender(place: Place, ntfy: NtfyService, *what: str, fault: str = "") -> int:
     if fault:
         environment |= {"PLATFORM_TEST": "1", "PLATFORM_FAULT": fault}
     control = json.dumps(place.control.model_dump(mode="json"))
-    command = [sys.executable, "-m", "tests.alerts.sender", control, str(place.state), ntfy.url, *what]
-    return subprocess.run(command, env=environment, cwd=PROJECT, timeout=120, check=False).returncode
+    arguments = [control, str(place.state), ntfy.url, *what]
+    done = run_forked(arguments, env=environment, cwd=PROJECT, timeout=120, module="tests.alerts.sender")
+    return done.returncode
 
 
 def let_claims_run_out(outbox: Outbox) -> None:

@@ -7,8 +7,6 @@ import os
 import random
 import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from platform_core.control.store.store import ControlStore, open_store
 from platform_core.settings import Settings
 from platform_core.specs.environment import EnvironmentSpec
 from platform_core.specs.manifest import Manifest
+from tests.forked import start_forked
 from tests.services.postgres import PostgresServer
 
 AUTHOR = "A. Tester <a.tester@example.com>"
@@ -96,26 +95,19 @@ class Worker:
 
     def __init__(self, folder: Path) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EDP_", "DAGSTER_"))}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.control_plane.worker", str(folder)],
-            cwd=PROJECT,
-            env=inherited,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._process = start_forked([str(folder)], env=inherited, cwd=PROJECT, module="tests.control_plane.worker")
 
     def ask(self, command: str) -> Any:
         """Give a command and wait for the answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(command + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        """End it, unless the test has done so."""
+        if not self._process.stdout.closed:
+            self._process.kill()
+            self._process.communicate()
 
 
 @dataclass

@@ -39,6 +39,13 @@ WORKSTREAMS = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forks(request: pytest.FixtureRequest) -> None:
+    """A start of dbt takes seconds, and most of it is imports; a start as it is has tests of its own."""
+    if not request.node.path.stem.startswith("spark"):
+        request.getfixturevalue("dbt_in_forks")
+
+
 @dataclass
 class Teams:
     """Where everything of the two teams lies."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from platform_core.control.dbt_targets import target_fault
 from platform_core.specs.dbt import DbtSpec
 from platform_core.specs.environment import EnvironmentSpec
 from tests.dbt.conftest import PROJECTS
@@ -36,6 +37,21 @@ def test_the_environment_can_be_declared() -> None:
     spec = EnvironmentSpec(name="prod", lake={"root": "lake"}, secrets={"type": "environment"}, **page)
     assert spec.dbt.target == "warehouse"
     assert spec.databases[spec.dbt.database or ""].password is not None
+
+
+@pytest.mark.parametrize("name", ["spark", "databricks"])
+def test_the_environments_of_spark_and_databricks_have_what_the_profile_needs(name: str) -> None:
+    [page] = examples(f"dagster_home/environments/{name}.yaml")
+    spec = EnvironmentSpec(**{"name": name, "lake": {"root": "lake"}, "secrets": {"type": "environment"}, **page})
+    [profile] = examples("profiles.yml of a project")
+    assert target_fault(profile["sales"]["outputs"][spec.dbt.target or ""], spec) is None
+
+
+def test_the_project_says_what_spark_needs() -> None:
+    [page] = examples("dbt_project.yml of a project")
+    tried = yaml.safe_load((PROJECTS / "sales" / "dbt_project.yml").read_text())
+    for kind, config in page.items():
+        assert config.items() <= tried[kind].items()
 
 
 def test_the_profile_is_that_of_a_project_which_the_tests_run() -> None:

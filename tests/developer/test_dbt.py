@@ -25,7 +25,7 @@ TOTALS, BEST = "model.shop.totals", "model.shop.best"
 ORDERS, CUSTOMERS = TableRef("shop", "silver", "orders"), TableRef("shop", "silver", "customers")
 GOLD_TOTALS = TableRef("shop", "gold", "totals")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("dbt_in_forks")]
 
 
 @pytest.fixture(scope="module")

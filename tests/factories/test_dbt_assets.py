@@ -34,6 +34,8 @@ SPEC = DbtSpec(workstream="shop", name="analytics", project="dbt")
 TOTALS = dg.AssetKey(["shop", "gold", "totals"])
 ORDERS = dg.AssetKey(["shop", "silver", "orders"])
 
+pytestmark = pytest.mark.usefixtures("dbt_in_forks")
+
 
 def platform_at(root: Path) -> Platform:
     lake = str(root / "lake")

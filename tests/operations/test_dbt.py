@@ -32,6 +32,8 @@ PROJECT = Path(__file__).parent / "dbt_project"
 TOTALS, BEST = "model.shop.totals", "model.shop.best"
 SECRET = "ada@example.org"
 
+pytestmark = pytest.mark.usefixtures("dbt_in_forks")
+
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, apart: Any) -> tuple[Path, Path]:

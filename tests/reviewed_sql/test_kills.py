@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from tests.control_plane.conftest import PROJECT
+from tests.forked import start_forked
 from tests.reviewed_sql.conftest import Changes
 
 TABLES = ("ingestion", "refresh", "history", "applies", "state", "sql_changes", "overrides")
@@ -23,18 +22,10 @@ class Killed:
 
     def __init__(self, changes: Changes) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EDP_", "DAGSTER_"))}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.reviewed_sql.worker", str(changes.project.folder)],
-            cwd=PROJECT,
-            env=inherited,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        folder = str(changes.project.folder)
+        self.process = start_forked([folder], env=inherited, cwd=PROJECT, module="tests.reviewed_sql.worker")
 
     def ask(self, nth: int) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(f"{nth}\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import threading
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from platform_core.secrets.files import (
     rotate_masking_key,
 )
 from platform_core.secrets.masking_keys import MASKING_KEY, PREVIOUS_MASKING_KEY
+from tests.conftest import PROJECT
+from tests.forked import run_forked
 
 
 def key(folder: Path, name: str = MASKING_KEY) -> bytes:
@@ -119,7 +120,7 @@ def test_f6_no_moment_at_which_a_rotation_is_killed_loses_a_key(tmp_path: Path) 
         folder = tmp_path / str(moment)
         create_masking_key(folder, "crm")
         before = key(folder)
-        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(moment)], check=False, timeout=60)
+        done = run_forked([str(folder), str(moment)], env=os.environ, cwd=PROJECT, timeout=60, code=KILLED)
         killed += done.returncode == -9
         assert before in (key(folder), key(folder, PREVIOUS_MASKING_KEY) if key(folder) != before else before)
         if done.returncode != 0:
