@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -386,7 +386,7 @@ class Attempt:
         gone = {self._files[position].path for position in removed}
         # Files that this very load wrote in wider types were never part of the table.
         new.discard(path for path in gone if path not in self._removable)
-        figures = {name: str(getattr(counts, name)) for name in ("inserted", "updated", "deleted", "unchanged", "late")}
+        figures = {field.name: str(getattr(counts, field.name)) for field in fields(counts)}
         reach(FaultPoint.BRONZE_BEFORE_COMMIT)
         committed = new.commit(
             self._table,

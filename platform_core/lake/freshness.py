@@ -18,13 +18,14 @@ _LOOKED_BACK = 100
 
 
 def is_as_loaded(table: DeltaTable, batch_id: int) -> bool:
-    """Whether rows were changed by no other commit since that of a batch: by a restore, a statement, another writer.
+    """Whether a table holds all rows of a batch, none of them set aside, and nothing else has changed it since.
 
-    False where it cannot be told, because the log does not reach back to that commit.
+    Others are a restore, a statement, another writer. False where it cannot be told, because the log does not reach
+    back to the batch's commit.
     """
     for commit in table.history(_LOOKED_BACK):
         if commit.get("edp.batch") == str(batch_id):
-            return True
+            return bool(commit.get("edp.quarantined") == "0")
         if not any(mark in commit for mark in _OURS):
             return False
     return False

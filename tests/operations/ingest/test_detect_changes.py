@@ -244,6 +244,17 @@ def test_bad_keys_are_set_aside_with_all_their_values(telling: Any) -> None:
     assert names == {"name 3", "twin"}
 
 
+def test_a_row_that_was_set_aside_is_read_once_its_key_is_its_own(telling: Any) -> None:
+    telling.spec = TOLD | {"on_bad_key": "quarantine"}
+    telling.load(ROWS)
+    row = changed(ROWS, 3, "newer")
+    telling.load(pa.concat_tables([row, changed(ROWS, 3, "twin").slice(3, 1)]))
+    assert {each["id"]: each["name"] for each in telling.rows()}[3] == "name 3"
+    assert counts(telling.load(row)) == (0, 1, 0, 19, None)
+    assert {each["id"]: each["name"] for each in telling.rows()}[3] == "newer"
+    assert telling.load().told_unchanged == 20
+
+
 def test_a_key_may_be_masked(telling: Any) -> None:
     telling.spec = TOLD | {"key": ("name",), "columns": {"name": {"mask": "hash", "domain": "identifier"}}}
     telling.load(ROWS)
