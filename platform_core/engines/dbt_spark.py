@@ -46,7 +46,7 @@ def session_for_dbt(asked: Path) -> Iterator[None]:
         for schema, name, folder, version in wanted["tables"]:
             spark.sql(exp.Create(this=exp.table_(schema, quoted=True), kind="SCHEMA", exists=True).sql(_DIALECT))
             spark.sql(_shown(schema, name, folder, version))
-    except Exception as error:  # noqa: BLE001 - Spark raises what it likes
+    except Exception as error:  # noqa: BLE001 - Spark raises what it likes; told in dbt's log, and the build ends
         said = str(error) if isinstance(error, PlatformError) else f"Spark: {type(error).__name__}\n{error}"
         line = {"info": {"name": "SparkSession", "level": "error", "msg": clean_text(said)}, "data": {}}
         sys.stdout.write(json.dumps(line) + "\n")

@@ -96,7 +96,7 @@ def terms_of(spec: IngestionSpec, connection: ConnectionSpec, masking: Masking) 
     """What stands for a declaration, the masking key in use, and this release; it tells nothing of the key."""
     said = spec.model_dump_json(exclude=_WITHOUT_EFFECT)
     keys = sorted({_mark_of(mask.key) for mask in masking.masks.values() if mask.key is not None})
-    text = "\n".join([_release(), HASH_VERSION, said, connection.fingerprint(), *keys])
+    text = "\n".join([release(), HASH_VERSION, said, connection.fingerprint(), *keys])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -105,5 +105,6 @@ def _mark_of(key: Secret) -> str:
 
 
 @cache
-def _release() -> str:
+def release() -> str:
+    """This release of the platform: another one may see the same rows otherwise."""
     return version("edp-platform-core")

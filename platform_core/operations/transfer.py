@@ -8,8 +8,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import cache
-from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
@@ -30,7 +28,7 @@ from platform_core.lake.source_state import remove_state, remove_states, write_s
 from platform_core.lake.watermark import check_cursor
 from platform_core.operations.applying import CHANGES, KEYS, Batch, apply_batch, lake_name, stopped
 from platform_core.operations.extract import BEFORE_THREAD, Extract
-from platform_core.operations.known_rows import KnownRows
+from platform_core.operations.known_rows import KnownRows, release
 from platform_core.operations.load_result import LoadResult, as_text, counted
 from platform_core.operations.masking import Masking
 from platform_core.operations.platform import Platform
@@ -378,12 +376,7 @@ class Transfer:
 def _terms(spec: IngestionSpec) -> str:
     """All but the rows and the table that decides what a load does: another release may see the same rows otherwise."""
     names = (spec.cursor, spec.sequence_by, spec.deleted_flag)
-    return repr((_release(), HASH_VERSION, str(spec.mode), spec.key, names, str(spec.on_bad_key)))
-
-
-@cache
-def _release() -> str:
-    return version("edp-platform-core")
+    return repr((release(), HASH_VERSION, str(spec.mode), spec.key, names, str(spec.on_bad_key)))
 
 
 def _largest(values: list[Any]) -> Any:

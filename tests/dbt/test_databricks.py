@@ -98,7 +98,7 @@ class Databricks:
 def databricks(monkeypatch: pytest.MonkeyPatch) -> Databricks:
     made = Databricks()
     module = ModuleType("databricks.sql")
-    module.connect, module.Error = made.connect, RefusedError  # type: ignore[attr-defined]
+    module.connect, module.Error = made.connect, RefusedError  # type: ignore[attr-defined]  # a stand-in
     monkeypatch.setitem(sys.modules, "databricks", ModuleType("databricks"))
     monkeypatch.setitem(sys.modules, "databricks.sql", module)
     return made

@@ -179,7 +179,7 @@ def test_a_session_shows_the_lake_as_views_and_what_is_added_to_as_tables(
     session = Session()
     monkeypatch.setattr(LocalSpark, "open", lambda self, *, name: session)
     errors = ModuleType("pyspark.errors")
-    errors.AnalysisException = RuntimeError  # type: ignore[attr-defined]
+    errors.AnalysisException = RuntimeError  # type: ignore[attr-defined]  # a stand-in
     monkeypatch.setitem(sys.modules, "pyspark.errors", errors)
     with session_for_dbt(asked(tmp_path)):
         assert session.said == [

@@ -51,7 +51,7 @@ class ForkedRuns(RunLauncher, ConfigurableClass):
     """Runs in processes of their own; those that are left end with the instance."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Dagster's own is not typed
         self._inst_data = inst_data
         self._processes: dict[str, Forked] = {}
         self._ends: dict[str, threading.Thread] = {}

@@ -135,7 +135,7 @@ def test_another_declaration_is_compared(loads: Any, change: dict[str, Any]) -> 
 
 def test_another_release_compares(loads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loads.load(ROWS)
-    monkeypatch.setattr(transfer, "_release", lambda: "next")
+    monkeypatch.setattr(transfer, "release", lambda: "next")
     assert looked(loads.load)[0]
 
 
