@@ -168,7 +168,7 @@ def _append(day: int) -> pa.Table:
     return _table(rows, "id", "at", "name")
 
 
-_NO_STATE = "only incremental and append loads keep what a source remembers"
+_NO_STATE = "this table is read whole each time, and nothing is remembered of its source"
 _NO_HISTORY = "an append never changes a row, so it has no history"
 
 SCENARIOS = {
