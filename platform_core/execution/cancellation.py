@@ -1,8 +1,8 @@
 """Tell a step that it has been asked to stop: with its run, or because its time has passed.
 
 Python delivers signals to the main thread only, so a step in a thread is never interrupted from
-outside: it asks. Under any other executor, and in an isolated step, Dagster raises inside the
-body instead, and the event found here is never set.
+outside: it asks. In an isolated step Dagster raises inside the body, once, and the event found here
+is set as well. Under any other executor Dagster raises alone, and the event is never set.
 """
 
 import threading

@@ -158,7 +158,13 @@ class _DiesWithTheRun(MultiprocessExecutorChildProcessCommand):
         attempts = self.known_state.get_retry_state().get_attempt_count(self.step_key) if self.known_state else 0
         request = StopRequest(limit_of_process=lambda: self._limit if self._limit_passed.is_set() else None)
         stoppable((self.dagster_run.run_id, self.step_key, attempts), request)
+        # Dagster raises in the body once, and some of its own blocks swallow that: a body can ask as well.
+        threading.Thread(target=self._pass_on, args=(request,), name="stop request", daemon=True).start()
         yield from super().execute()
+
+    def _pass_on(self, request: StopRequest) -> None:
+        self.term_event.wait()
+        request.ask(limit=None)
 
 
 def tie_to_process(parent_pid: int) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -446,6 +447,22 @@ def an_isolated_step_that_takes_long(executor):
         time.sleep(60)
 
     return job_of_assets(executor, slow)
+
+
+@graph
+def an_isolated_step_whose_interrupt_is_swallowed(executor):
+    @dg.asset(op_tags={"edp/isolated": "true"})
+    def asking(context: dg.AssetExecutionContext) -> None:
+        written = Path(os.environ["MARKERS"], "pid.part")
+        written.write_text(str(os.getpid()))
+        with suppress(DagsterExecutionInterruptedError):
+            written.rename(written.with_suffix(""))
+            time.sleep(60)
+        cancel_event(context).wait(60)
+        raise_if_cancelled(context)
+        Path(os.environ["MARKERS"], "finished").touch()
+
+    return job_of_assets(executor, asking)
 
 
 def waiting_in_a_process_of_its_own(deaf: bool):

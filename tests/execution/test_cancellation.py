@@ -82,6 +82,21 @@ def test_an_isolated_step_is_interrupted_with_its_run(run_worker: Callable) -> N
     assert not psutil.pid_exists(pid)
 
 
+def test_an_isolated_step_whose_interrupt_was_swallowed_learns_of_it_when_it_asks(
+    run_worker: Callable, tmp_path: Path
+) -> None:
+    worker = run_worker("an isolated step whose interrupt is swallowed", "threaded, patient")
+    worker.wait_for("pid")
+    worker.ask_dagster_to_cancel()
+
+    worker.send(signal.SIGTERM)
+
+    worker.wait(within=30)
+    assert worker.status == dg.DagsterRunStatus.CANCELED
+    assert worker.outcome()["asking"][-1] == "STEP_FAILURE"
+    assert not [*tmp_path.rglob("finished")]
+
+
 def test_an_isolated_step_dies_with_a_run_that_is_killed(run_worker: Callable) -> None:
     worker = run_worker("an isolated step that takes long")
     step = psutil.Process(int(worker.wait_for("pid")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import psutil
 from dagster._core.scheduler.instigation import InstigatorType
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG, WILL_RETRY_TAG
 
 from platform_core.control.loads import LoadRow, Loads, open_loads
 from platform_core.factories.lease_reaper import LEASE_REAPER
@@ -33,6 +35,8 @@ LEASE_SECONDS = 3.0
 REAPER_SECONDS = 1.0
 FAULT = "fault"
 """File in the state folder: what the processes that start from now on are to meet."""
+MET = "met"
+"""Begin of the name of a file beside it, which a process leaves once it is at the point: its id follows."""
 
 DEFINITIONS = """\
 import datetime as dt
@@ -48,9 +52,17 @@ from platform_core.factories import lease_reaper
 lease_reaper.INTERVAL = dt.timedelta(seconds={interval})
 
 # Armed by a file, so that what is retried need not meet the same fault.
-fault = Path(os.environ["EDP_STATE"], "fault")
-if fault.exists():
-    faults.arm(fault.read_text())
+state = Path(os.environ["EDP_STATE"])
+if (state / "{fault}").exists():
+    faults.arm((state / "{fault}").read_text())
+    armed, act = faults._armed, faults._act
+
+    def met(point):
+        if point is armed.point:
+            (state / f"{met}{{os.getpid()}}").touch()
+        act(point)
+
+    faults._act = met
 
 
 @dg.definitions
@@ -178,7 +190,7 @@ class Deployed:
         asked = self.workspace.dagster("job", "launch", "-w", "workspace.yaml", "--location", "rides", "-j", workstream)
         assert asked.returncode == 0, asked.stdout + asked.stderr
         new = [run for run in self.instance.get_runs() if run.run_id not in before]
-        (run_id,) = [run.run_id for run in new if "dagster/parent_run_id" not in run.tags]
+        (run_id,) = [run.run_id for run in new if PARENT_RUN_ID_TAG not in run.tags]
         return run_id
 
     def loading(self, run_id: str) -> LoadRow:
@@ -188,6 +200,23 @@ class Deployed:
             return next((row for row in self.loads.recent(limit=20) if row.run_id == run_id), None)
 
         return until(begun, within=90, what=f"a load of run {run_id}")
+
+    def met(self, pid: int) -> None:
+        """Wait until a process is at the point of its fault."""
+        until(lambda: Path(self.workspace.state, f"{MET}{pid}").exists(), within=90, what=f"process {pid} at its fault")
+
+    def rest(self) -> None:
+        """Wait until no run goes on, and none is to be tried again; each was tried again once at most."""
+
+        def over() -> bool:
+            runs = self.instance.get_runs()
+            retried = [run.tags[PARENT_RUN_ID_TAG] for run in runs if PARENT_RUN_ID_TAG in run.tags]
+            assert len(retried) == len({*retried}), f"tried again twice: {sorted(retried)}"
+            return all(
+                run.is_finished and (run.tags.get(WILL_RETRY_TAG) != "true" or run.run_id in retried) for run in runs
+            )
+
+        until(over, within=150, what="the end of all runs")
 
     def worker(self, run_id: str) -> psutil.Process:
         """The process that carries out a run."""
@@ -214,13 +243,17 @@ class Deployed:
     def succeeds(self, run_id: str) -> None:
         """Wait for the end of a run that nothing disturbs."""
         if (status := self.ended(run_id, within=120)) is not dg.DagsterRunStatus.SUCCESS:
-            said = [
-                f"{record.dagster_event.event_type_value}: {record.dagster_event.message} "
-                f"{record.dagster_event.event_specific_data}"
-                for record in self.instance.all_logs(run_id)
-                if record.dagster_event and "FAILURE" in record.dagster_event.event_type_value
-            ]
-            raise AssertionError("\n".join([str(status), *said]))
+            raise AssertionError(f"{status}\n{self.told(run_id)}")
+
+    def told(self, run_id: str) -> str:
+        """All loads, and what the log of a run says of it."""
+        said = [
+            f"{dt.datetime.fromtimestamp(record.timestamp, dt.UTC):%H:%M:%S.%f} {record.dagster_event.event_type_value}: "
+            f"{record.dagster_event.message} {record.dagster_event.event_specific_data}"
+            for record in self.instance.all_logs(run_id)
+            if record.dagster_event
+        ]
+        return "\n".join([*(str(row) for row in self.loads.recent()), *said])
 
     def put_off(self, run_id: str) -> int:
         """How often the reaper has found a run abandoned, and left it because its code server does not answer."""
@@ -236,7 +269,7 @@ class Deployed:
 
     def retry_of(self, run_id: str) -> str | None:
         """The run that Dagster started in the place of one that failed."""
-        filters = dg.RunsFilter(tags={"dagster/parent_run_id": run_id})
+        filters = dg.RunsFilter(tags={PARENT_RUN_ID_TAG: run_id})
         return next((run.run_id for run in self.instance.get_runs(filters)), None)
 
     def ids(self, workstream: str) -> list[int]:
@@ -250,7 +283,7 @@ class Deployed:
         from deltalake import DeltaTable
 
         uri = self.workspace.state / "lake" / workstream / "bronze" / "riders"
-        if not uri.exists():
+        if not DeltaTable.is_deltatable(str(uri)):  # a load that was stopped may have left files and no commit
             return []
         commits = sorted(DeltaTable(uri).history(), key=lambda commit: commit["version"])
         return [int(commit["edp.batch"]) for commit in commits if "edp.batch" in commit]
@@ -281,9 +314,10 @@ class Deployed:
 def deployed(root: Path, monkeypatch: Any) -> Iterator[Deployed]:
     """An installation with all its processes up."""
     interval = f"{REAPER_SECONDS:g}"
-    definitions = {f"{name}/definitions.py": DEFINITIONS.format(interval=interval) for name in ("rides", "keeper")} | {
-        f"{name}/__init__.py": "" for name in ("rides", "keeper")
-    }
+    definitions = {
+        f"{name}/definitions.py": DEFINITIONS.format(interval=interval, fault=FAULT, met=MET)
+        for name in ("rides", "keeper")
+    } | {f"{name}/__init__.py": "" for name in ("rides", "keeper")}
     workspace = Workspace.create(root, FILES | definitions)
     ports = {name: free_port() for name in ("rides", "keeper")}
     setup = workspace.edp("setup")

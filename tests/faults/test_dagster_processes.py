@@ -27,11 +27,18 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def _at_rest(live: Deployed) -> None:
+    """A run of the test before, or its retry, would load what this one has filled in."""
+    live.rest()
+
+
 def _begun(live: Deployed, workstream: str) -> tuple[str, psutil.Process, psutil.Process]:
     """A run that sleeps right before its commit: its id, its process, and the process of its step."""
     live.meet(PAUSE)
     run_id = live.launch(workstream)
     row = live.loading(run_id)
+    live.met(row.pid)
     worker = live.worker(run_id)
     live.meet(None)
     return run_id, worker, psutil.Process(row.pid)
@@ -137,7 +144,7 @@ def test_a13_a_run_that_is_cancelled_before_its_commit_gives_back_its_lease_and_
     worker.send_signal(signal.SIGTERM)
     assert live.ended(run_id, within=NOTICED_SECONDS) is CANCELED
     (row,) = [row for row in live.loads.recent() if row.run_id == run_id]
-    assert row.status == "cancelled"
+    assert row.status == "cancelled", live.told(run_id)
     assert (live.batches("apart"), live.ids("apart")) == before
     assert live.loads.silent() == []
     again = live.launch("apart")
