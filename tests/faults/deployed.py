@@ -248,8 +248,9 @@ class Deployed:
     def told(self, run_id: str) -> str:
         """All loads, and what the log of a run says of it."""
         said = [
-            f"{dt.datetime.fromtimestamp(record.timestamp, dt.UTC):%H:%M:%S.%f} {record.dagster_event.event_type_value}: "
-            f"{record.dagster_event.message} {record.dagster_event.event_specific_data}"
+            f"{dt.datetime.fromtimestamp(record.timestamp, dt.UTC):%H:%M:%S.%f} "
+            f"{record.dagster_event.event_type_value}: {record.dagster_event.message} "
+            f"{record.dagster_event.event_specific_data}"
             for record in self.instance.all_logs(run_id)
             if record.dagster_event
         ]
