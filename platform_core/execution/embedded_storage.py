@@ -11,7 +11,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -26,11 +25,17 @@ MOST_OPEN = 8
 
 
 class _Shard:
-    """One file of the event log, with its one connection."""
+    """One file of the event log, with its one connection.
 
-    def __init__(self, engine: sa.Engine, file: tuple[int, int]) -> None:
+    Args:
+        path: of the file.
+        file: device and number of what was opened there.
+    """
+
+    def __init__(self, engine: sa.Engine, path: str) -> None:
         self.engine = engine
-        self.file = file
+        self.path = path
+        self.file = _file(path)
 
 
 class EventStorage(SqliteEventLogStorage):
@@ -46,7 +51,8 @@ class EventStorage(SqliteEventLogStorage):
         if self._process != os.getpid():
             self._begin_in_this_process()
         with self._db_lock:
-            with self._engine(shard).connect() as connection:
+            opened = self._opened(shard)
+            with opened.engine.connect() as connection:
                 driver = cast("sqlite3.Connection", connection.connection.driver_connection)
                 before = driver.total_changes
                 with connection.begin():
@@ -54,7 +60,7 @@ class EventStorage(SqliteEventLogStorage):
                 written = driver.total_changes > before
             if written and shard != INDEX_SHARD_NAME:
                 # Who follows a run watches its file, and a commit writes beside it as long as somebody has it open.
-                os.utime(self.path_for_shard(shard))
+                os.utime(opened.path)
 
     def wipe(self) -> None:
         self._close()
@@ -77,11 +83,11 @@ class EventStorage(SqliteEventLogStorage):
             while self._shards:
                 self._shards.popitem()[1].engine.dispose()
 
-    def _engine(self, name: str) -> sa.Engine:
+    def _opened(self, name: str) -> _Shard:
         found = self._shards.get(name)
-        if found is not None and found.file == self._file(name):
+        if found is not None and found.file == _file(found.path):
             self._shards.move_to_end(name)
-            return found.engine
+            return found
         if found is not None:
             # Removed, or put back from a copy, by somebody else.
             self._shards.pop(name).engine.dispose()
@@ -98,17 +104,10 @@ class EventStorage(SqliteEventLogStorage):
         if name not in self._initialized_dbs:
             self._initdb(engine, for_index_shard=name == INDEX_SHARD_NAME)
             self._initialized_dbs.add(name)
-        self._shards[name] = _Shard(engine, cast("tuple[int, int]", self._file(name)))
+        self._shards[name] = opened = _Shard(engine, self.path_for_shard(name))
         while len(self._shards) > MOST_OPEN:
             self._shards.popitem(last=False)[1].engine.dispose()
-        return engine
-
-    def _file(self, name: str) -> tuple[int, int] | None:
-        try:
-            found = Path(self.path_for_shard(name)).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
+        return opened
 
 
 class EmbeddedStorage(DagsterSqliteStorage):
@@ -123,6 +122,14 @@ class EmbeddedStorage(DagsterSqliteStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: SqliteStorageConfig
     ) -> "EmbeddedStorage":
         return cls.from_local(inst_data=inst_data, **config_value)
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked for each event, and a Path takes longer than the answer
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _set_up(connection: Any, _record: object) -> None:

@@ -115,7 +115,7 @@ def _applied(load: BronzeLoad, rows: LandedRows, session: Session) -> BronzeOutc
 def _as_begun(load: BronzeLoad) -> DeltaTable | None:
     """The handle that the load began with, where no version was committed since; opening anew costs more."""
     handle = load.handle
-    if handle is None or not is_newest(handle, load.uri, storage_options=load.storage_options):
+    if handle is None or not is_newest(handle.version(), load.uri, storage_options=load.storage_options):
         return None
     return handle
 

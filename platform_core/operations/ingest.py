@@ -191,7 +191,7 @@ class _Load:
             result = transfer.run()
         self._remove_superfluous(lease)
         # The first load has read every key there is.
-        compared = self.started_at if lease.table is None else self._compared_at
+        compared = self._compared_at if lease.exists else self.started_at
         used = None if void is None else void.batch_id
         self._finish(lease, result, compared=compared, used_approval=used, seen=transfer.seen)
         return result
@@ -268,13 +268,16 @@ class _Load:
         return last_compared(self.platform.loads, self.spec.ref)
 
     def _watermark(self, lease: TableLease) -> Cursor | None:
-        spec, table = self.spec, lease.table
+        spec = self.spec
         if spec.mode is LoadMode.APPEND and spec.lookback:
             raise LoadError(
                 f"{spec.ref}: mode append cannot look back: rows read twice would be there twice\n"
                 "  remove 'lookback', or use mode incremental with a key"
             )
         cursor = lake_name(spec.cursor)
+        if cursor is None and spec.mode is not LoadMode.APPEND:
+            return None
+        table = lease.table
         if table is None or lease.columns is None:
             return None
         if cursor is not None and cursor in lease.columns.names:
@@ -309,7 +312,7 @@ class _Load:
 
     def _known(self, lease: TableLease, state: bytes | None, terms: str | None) -> KnownRows | None:
         """What the source may count on where it tells what changed; None: all rows are to be read."""
-        if lease.table is None or state is None or terms is None:
+        if state is None or terms is None or lease.table is None:
             return None
         known = KnownRows.unpacked(state, of=str(self.spec.ref))
         if known is None or not known.serves(self.spec, terms=terms, now=self.started_at):

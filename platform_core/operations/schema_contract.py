@@ -47,6 +47,18 @@ class Intake:
     missing: tuple[str, ...] = ()
     widened: tuple[str, ...] = ()
 
+    def conformed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """One batch of the source under the names and in the types of the lake, not yet masked: it stays in memory.
+
+        Raises:
+            SchemaError: a value does not fit its column's type.
+        """
+        given = pa.RecordBatch.from_arrays([batch.column(i) for i in self.taken], names=list(self.names.lake))
+        try:
+            return conform(given, self.plain)
+        except pa.ArrowException as error:
+            raise self._unfit(error) from None
+
     def shaped(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """One batch of the source, masked and in the columns of bronze.
 
@@ -54,9 +66,17 @@ class Intake:
             SchemaError: a value does not fit its column's type.
             LoadError: a mask failed.
         """
-        given = pa.RecordBatch.from_arrays([batch.column(i) for i in self.taken], names=list(self.names.lake))
+        return self.masked(self.conformed(batch))
+
+    def masked(self, conformed: pa.RecordBatch) -> pa.RecordBatch:
+        """What :meth:`conformed` gave, masked and in the columns of bronze.
+
+        Raises:
+            SchemaError: a value does not fit its column's type.
+            LoadError: a mask failed.
+        """
         try:
-            masked = self.masking.apply(conform(given, self.plain))
+            masked = self.masking.apply(conformed)
             if masked.schema == self.schema:
                 return masked
             arrays = [
@@ -64,10 +84,11 @@ class Intake:
                 for name, type_ in zip(self.schema.names, self.schema.types, strict=True)
             ]
         except pa.ArrowException as error:
-            raise SchemaError(
-                f"{self.table}: a value does not fit its column's type in the lake\n  {redacted(error)}"
-            ) from None
+            raise self._unfit(error) from None
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _unfit(self, error: Exception) -> SchemaError:
+        return SchemaError(f"{self.table}: a value does not fit its column's type in the lake\n  {redacted(error)}")
 
 
 def agree(

@@ -18,7 +18,7 @@ from platform_core.errors import DeletesStopped, RowsUnknown
 from platform_core.lake import batch_sink
 from platform_core.lake.batch_sink import BatchSink
 from platform_core.lake.bronze import bronze_schema
-from platform_core.lake.content import content_of, mark_of
+from platform_core.lake.content import Seen, content_of
 from platform_core.lake.delta import batch_of, open_table
 from platform_core.lake.freshness import is_newest
 from platform_core.lake.landing import batch_uri
@@ -131,7 +131,8 @@ class Transfer:
             if outcome.committed:
                 sink.keep()
         self._tidy_states(outcome)
-        self.seen = self._mark(outcome)
+        left = self._left(outcome)
+        self.seen = None if left is None else left.packed()
         return replace(self._result(sink, intake, outcome), notes=notes)
 
     def _reader(self) -> pa.RecordBatchReader:
@@ -192,28 +193,38 @@ class Transfer:
     def _prepared(
         self, batches: Iterator[pa.RecordBatch], intake: Intake, watch: Stopwatch
     ) -> Iterator[pa.RecordBatch]:
-        shaped = self._shaped(batches, intake, watch)
         # A small table is one batch, and that is all only once there is no second one.
-        first, second = next(shaped, None), next(shaped, None)
-        if second is None:
+        first, second = next(batches, None), next(batches, None)
+        if first is None:
+            self._recognise(None, intake)
+        # Of what an append reads only what is new is loaded, which is told later.
+        early = second is None and self.spec.mode is not LoadMode.APPEND and self.masking.digest_key is not None
+        for batch in chain((each for each in (first, second) if each is not None), batches):
+            with watch.phase("mask"):
+                conformed = intake.conformed(batch)
+            if early:
+                with watch.phase("hash"):
+                    self._recognise(conformed, intake, key=self.masking.digest_key)
+                if self._same is not None:
+                    self._new_rows(conformed)
+                    return
+            with watch.phase("mask"):
+                shaped = self._new_rows(intake.masked(conformed))
             with watch.phase("hash"):
-                self._recognise(first, intake)
-            if self._same is not None:
-                return
-        for batch in chain((each for each in (first, second) if each is not None), shaped):
-            with watch.phase("hash"):
+                if second is None and not early:
+                    self._recognise(shaped, intake)
+                    if self._same is not None:
+                        return
                 # Keys are looked for, and their rows compared with none.
-                hashed = batch if self.keys_only else with_hash(batch)
+                hashed = shaped if self.keys_only else with_hash(shaped)
             yield hashed
 
-    def _shaped(self, batches: Iterator[pa.RecordBatch], intake: Intake, watch: Stopwatch) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            with watch.phase("mask"):
-                shaped = self._new_rows(intake.shaped(batch))
-            yield shaped
+    def _recognise(self, rows: pa.RecordBatch | None, intake: Intake, *, key: bytes | None = None) -> None:
+        """Find out whether the load before this one read the same rows, and bronze is as that one left it.
 
-    def _recognise(self, rows: pa.RecordBatch | None, intake: Intake) -> None:
-        """Find out whether the load before this one read the same rows, and bronze is as that one left it."""
+        Args:
+            key: of the digest of rows that are not masked; None: they are.
+        """
         spec, lease = self.spec, self.lease
         count = 0 if rows is None else rows.num_rows
         # What a source with a memory hands over twice is there twice, and so it is with an append.
@@ -222,8 +233,9 @@ class Transfer:
         # A history may lack what a crash kept from it.
         if self.keys_only or repeats or spec.snapshot_history or large:
             return
-        self._content = content_of(rows, intake.schema)
-        if lease.table is None or lease.ticket.seen is None or self.anew:
+        self._content = content_of(rows, intake.schema, key=key or b"")
+        version = lease.version
+        if version is None or lease.seen is None or self.anew:
             return
         unchanged = BronzeOutcome(
             inserted=0,
@@ -231,22 +243,31 @@ class Transfer:
             deleted=0,
             unchanged=count,
             late=0,
-            version=lease.table.version(),
+            version=version,
             committed=False,
             written_bytes=0,
         )
-        lake = self.platform.lake
-        if self._mark(unchanged) == lease.ticket.seen and is_newest(
-            lease.table, lake.table(spec.ref), storage_options=lake.storage_options
+        now = self._left(unchanged)
+        if (
+            now is not None
+            and now.mark == lease.seen.mark
+            and is_newest(version, lease.uri, storage_options=lease.storage_options)
         ):
             self._same = unchanged
 
-    def _mark(self, outcome: BronzeOutcome) -> str | None:
+    def _left(self, outcome: BronzeOutcome) -> Seen | None:
         """What stands for these rows in the version of bronze that has them; None where they are not all in it."""
         if self._content is None or outcome.late or outcome.quarantined:
             return None
-        batch = self.lease.batch_id if outcome.committed else self.lease.held_batch
-        return mark_of(self._content, terms=_terms(self.spec), version=outcome.version, batch=batch)
+        lease = self.lease
+        return Seen.of(
+            self._content,
+            terms=_terms(self.spec),
+            version=outcome.version,
+            batch_id=lease.batch_id if outcome.committed else lease.held_batch,
+            # Of a commit only the table itself tells.
+            columns=None if outcome.committed else lease.columns,
+        )
 
     def _intake(self, given: pa.Schema, *, keys_only: bool) -> Intake:
         spec = self.spec
@@ -376,7 +397,8 @@ class Transfer:
 def _terms(spec: IngestionSpec) -> str:
     """All but the rows and the table that decides what a load does: another release may see the same rows otherwise."""
     names = (spec.cursor, spec.sequence_by, spec.deleted_flag)
-    return repr((release(), HASH_VERSION, str(spec.mode), spec.key, names, str(spec.on_bad_key)))
+    masks = sorted((column, rule.mask, sorted(rule.options.items())) for column, rule in spec.masks.items())
+    return repr((release(), HASH_VERSION, str(spec.mode), spec.key, names, str(spec.on_bad_key), masks))
 
 
 def _largest(values: list[Any]) -> Any:

@@ -13,12 +13,15 @@ from deltalake import CommitProperties, DeltaTable
 
 from platform_core.errors import SourceError
 from platform_core.faults import FaultPoint, recorded
-from platform_core.operations import transfer
+from platform_core.masks.keyed_hash import KeyedHashMask
+from platform_core.operations import masking, table_lease, transfer
 from platform_core.operations.load_result import LoadResult
 from platform_core.operations.reload import Reload
+from platform_core.secrets.files import FileSecrets, create_masking_key
 
 ROWS = pa.table({"id": [1, 2, 3], "at": [10, 20, 30], "name": ["a", "b", None]})
 MASKED = {"name": {"mask": "hash", "domain": "text"}}
+SHOWN = {"name": {"mask": "partial", "keep_first": 1}}
 INCREMENTAL: dict[str, Any] = {"mode": "incremental", "key": ("id",), "cursor": "at"}
 
 
@@ -38,6 +41,67 @@ def test_rows_that_were_read_before_change_nothing(loads: Any, columns: dict[str
     assert (result.rows_read, result.unchanged, result.committed, result.version) == (3, 3, False, 0)
     assert loads.rows() == before
     assert [row.status for row in loads.log] == ["succeeded", "succeeded"]
+
+
+def test_rows_that_are_known_again_are_not_masked(loads: Any) -> None:
+    loads.load(ROWS, columns=MASKED)
+    with recorded() as points:
+        loads.load(columns=MASKED)
+    assert FaultPoint.MASK_BATCH not in points
+
+
+@pytest.mark.parametrize("columns", [SHOWN, {"name": {"mask": "team", "domain": "text"}}], ids=["no key", "a mask of a team's own"])
+def test_masks_without_a_key_or_of_a_team_s_own_are_asked_again(
+    loads: Any, columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Team(KeyedHashMask):
+        """Stands in a package of the team's, which has releases of its own."""
+
+    found: Callable[..., Any] = masking.plugin
+    monkeypatch.setattr(masking, "plugin", lambda kind, name: Team if name == "team" else found(kind, name))
+    loads.load(ROWS, columns=columns)
+    with recorded() as points:
+        result = loads.load(columns=columns)
+    assert FaultPoint.MASK_BATCH in points
+    assert FaultPoint.BRONZE_READ not in points
+    assert result.unchanged == 3
+
+
+def test_the_digest_of_rows_that_are_not_masked_has_a_key(loads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    digested = transfer.content_of
+    monkeypatch.setattr(
+        transfer, "content_of", lambda *given, key: (keys.append(bytes(key)), digested(*given, key=key))[1]
+    )
+    loads.load(ROWS, columns=MASKED)
+    loads.load(ROWS, columns={})
+    assert [len(key) for key in keys] == [32, 0]
+
+
+def test_another_masking_key_compares(loads: Any, tmp_path: Path) -> None:
+    loads.load(ROWS, columns=MASKED)
+    before = loads.rows()
+    (tmp_path / "secrets" / "crm" / "masking_key").unlink()
+    create_masking_key(tmp_path / "secrets", "crm")
+    other = loads.with_platform(secrets=FileSecrets(FileSecrets.Options(path=str(tmp_path / "secrets"))))
+    found, result = looked(lambda: other.load(columns=MASKED))
+    assert found
+    assert result.updated == 2
+    assert [row["name"] for row in loads.rows()[:2]] != [row["name"] for row in before[:2]]
+
+
+def test_a_table_that_is_as_it_was_is_not_opened(loads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads.load(ROWS)
+    opened = []
+    opening = table_lease.open_table
+    monkeypatch.setattr(
+        table_lease, "open_table", lambda *given, **options: (opened.append(given), opening(*given, **options))[1]
+    )
+    columns = [loads.load().schema for _ in range(3)]
+    assert len(opened) == 1, "the load after a commit finds out the columns"
+    assert columns == [loads.load(reload=Reload()).schema] * 3
+    loads.load(ROWS.slice(1))
+    assert len(opened) == 3
 
 
 def test_it_stays_so_load_after_load(loads: Any) -> None:
@@ -131,6 +195,14 @@ def test_after_a_load_that_failed_rows_are_compared(loads: Any, source: Any) -> 
 def test_another_declaration_is_compared(loads: Any, change: dict[str, Any]) -> None:
     loads.load(ROWS)
     assert looked(lambda: loads.load(**change))[0]
+
+
+def test_another_option_of_a_mask_is_compared(loads: Any) -> None:
+    loads.load(ROWS, columns=MASKED)
+    case = {"name": {"mask": "hash", "domain": "identifier", "case_sensitive": True}}
+    found, result = looked(lambda: loads.load(columns=case))
+    assert found
+    assert result.updated == 2
 
 
 def test_another_release_compares(loads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
