@@ -61,7 +61,7 @@ def newest_load(uri: str) -> NewestLoad | None:
         return None
     try:
         return _newest_load(folder / _LOG)
-    except OSError:
+    except (OSError, ValueError, KeyError):  # whoever opens the table says what is wrong with it
         return None
 
 

@@ -50,7 +50,9 @@ def test_rows_that_are_known_again_are_not_masked(loads: Any) -> None:
     assert FaultPoint.MASK_BATCH not in points
 
 
-@pytest.mark.parametrize("columns", [SHOWN, {"name": {"mask": "team", "domain": "text"}}], ids=["no key", "a mask of a team's own"])
+@pytest.mark.parametrize(
+    "columns", [SHOWN, {"name": {"mask": "team", "domain": "text"}}], ids=["no key", "a mask of a team's own"]
+)
 def test_masks_without_a_key_or_of_a_team_s_own_are_asked_again(
     loads: Any, columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
