@@ -132,7 +132,7 @@ def apply_ddl(
         # Somebody else may have applied some, or all, before the locks were had.
         plan = _plan(scope, targets=targets, platform=platform, database=database)
         _check_locked(plan, held)
-        _check_approved(plan, reason)
+        _check_approved(plan, reason, environment=platform.environment.name)
         attempts = [
             _Attempt(
                 planned,
@@ -326,7 +326,7 @@ def _check_locked(plan: DdlPlan, held: dict[str, Lock]) -> None:
         )
 
 
-def _check_approved(plan: DdlPlan, reason: str | None) -> None:
+def _check_approved(plan: DdlPlan, reason: str | None, *, environment: str) -> None:
     if reason is not None:
         return
     wanting = [each for each in plan.migrations if each.needs_approval]
@@ -337,7 +337,7 @@ def _check_approved(plan: DdlPlan, reason: str | None) -> None:
                 [
                     f"{len(wanting)} of {len(plan.migrations)} migrations would destroy something; nothing was applied",
                     *lines,
-                    '  if that is meant, say why: edp ddl apply --approve "<reason>"',
+                    f'  if that is meant, say why: edp ddl apply --env {environment} --approve "<reason>"',
                 ]
             )
         )

@@ -83,7 +83,8 @@ class Transfer:
     seen: str | None = field(default=None, init=False)
     _content: str | None = field(default=None, init=False)
     _same: BronzeOutcome | None = field(default=None, init=False)
-    _unchanged: int | None = field(default=None, init=False)
+    _partial: bool = field(default=False, init=False)
+    _told_unchanged: int = field(default=0, init=False)
     _state_written: bool = field(default=False, init=False)
 
     def run(self) -> LoadResult:
@@ -98,6 +99,7 @@ class Transfer:
         with self.watch.phase("extract"):
             changes = None if self.known is None else self.extract.read_changes(self.known.state)
             reader = self._reader() if changes is None else changes.changed
+        self._partial = changes is not None
         intake = self._intake(reader.schema, keys_only=self.keys_only)
         if changes is not None and (intake.added or intake.widened):
             raise RowsUnknown(f"{spec.ref}: the table gets other columns, so that every row has to be read")
@@ -110,8 +112,6 @@ class Transfer:
             held_batch=lease.held_batch,
         )
         with sink:
-            if changes is not None:
-                self._unchanged = 0
             self._fill(sink, self._rows(reader, intake))
             if changes is not None:
                 self._fill(sink, self._keys(changes.unchanged, intake.schema))
@@ -167,7 +167,7 @@ class Transfer:
                             keys[item.name] if item.name in keys.schema.names else pa.nulls(keys.num_rows, item.type)
                             for item in landed
                         ]
-                    self._unchanged = (self._unchanged or 0) + keys.num_rows
+                    self._told_unchanged += keys.num_rows
                     yield pa.RecordBatch.from_arrays(columns, schema=landed)
 
         return prepared
@@ -313,8 +313,8 @@ class Transfer:
         state = self.extract.state()
         if state is None or self.terms is None:
             return state
-        partial = self.known if self._unchanged is not None else None
-        read_all_at = self.started_at if partial is None else partial.read_all_at
+        unread = self.known if self._partial else None
+        read_all_at = self.started_at if unread is None else unread.read_all_at
         return KnownRows(terms=self.terms, read_all_at=read_all_at, state=state).packed()
 
     def _apply(self, sink: BatchSink, intake: Intake, state: bytes | None) -> BronzeOutcome:
@@ -332,7 +332,7 @@ class Transfer:
             rows=held,
             land=None if held is None else land,
             keys_only=self.keys_only,
-            partial=self._unchanged is not None,
+            partial=self._partial,
             commit_always=state is not None and state != self.state,
             metadata={"rows_read": str(self.extract.rows)},
         )
@@ -382,7 +382,7 @@ class Transfer:
             mode=self.spec.mode,
             batch_id=self.lease.batch_id,
             keys_only=self.keys_only,
-            told_unchanged=self._unchanged,
+            told_unchanged=self._told_unchanged if self._partial else None,
             rows_read=self.extract.rows,
             bytes_landed=0 if sink.landed is None else sink.landed.bytes,
             seconds=dict(self.watch.seconds),

@@ -295,7 +295,7 @@ def test_the_reason_of_an_approval_is_kept(any_world: World) -> None:
     assert any_world.refusal() == (
         "1 of 2 migrations would destroy something; nothing was applied\n"
         "  mobility/ddl/mobility/0002_drop.sql: loses column mobility.gold.stations.price\n"
-        '  if that is meant, say why: edp ddl apply --approve "<reason>"'
+        '  if that is meant, say why: edp ddl apply --env test --approve "<reason>"'
     )
     assert any_world.status().applied == ()
 

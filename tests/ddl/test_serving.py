@@ -110,7 +110,7 @@ def test_columns_change_and_what_destroys_needs_approval(serving: World, postgre
         "  mobility/ddl/mobility/0003_less.sql: loses values of mobility.stations.title that VARCHAR(10) does not have",
         "  mobility/ddl/mobility/0003_less.sql: loses the promise that mobility.stations.title is never null, column "
         "mobility.stations.capacity",
-        '  if that is meant, say why: edp ddl apply --approve "<reason>"',
+        '  if that is meant, say why: edp ddl apply --env test --approve "<reason>"',
     ]
     serving.apply(approve="a test")
 
