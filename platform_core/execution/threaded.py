@@ -317,7 +317,7 @@ class StepFloor:
 
     def run(self) -> Iterator[DagsterEvent]:
         try:
-            while self._running or not (self._stopping or self._active.is_complete):
+            while self._running or not self._stopping:
                 yield from self._heed_interrupts()
                 if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
                     yield from self._give_up()
@@ -327,6 +327,9 @@ class StepFloor:
                     self._plan_moved = False
                     yield from self._active.plan_events_iterator(self._job_context)
                     yield from self._start_steps()
+                # Asked only now: the steps of a fan-out are part of the plan once it was looked at after what fans out.
+                if not self._running and self._active.is_complete:
+                    break
                 yield from self._take_reports()
         finally:
             self._leave_nothing_running()

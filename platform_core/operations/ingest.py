@@ -152,14 +152,6 @@ class _Load:
         if void is not None:
             self.platform.log.warning("%s: approval of batch %d ends: %s", spec.ref, void.batch_id, void.fault)
         mark = self._watermark(lease)
-        self.platform.log.info(
-            "%s: loading batch %d (%s) from %s",
-            spec.ref,
-            lease.batch_id,
-            spec.mode,
-            spec.source,
-            extra={"batch": lease.batch_id},
-        )
         state = self._state(lease)
         since, until = self._span(lease, mark)
         terms = None if spec.detect_changes is None else terms_of(spec, self.connection, self._masking)

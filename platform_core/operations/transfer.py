@@ -217,7 +217,23 @@ class Transfer:
                         return
                 # Keys are looked for, and their rows compared with none.
                 hashed = shaped if self.keys_only else with_hash(shaped)
+            if batch is first:
+                self._announce()
             yield hashed
+
+    def _announce(self) -> None:
+        """Say what is being loaded. Of rows that are known again the end of the load says enough: each line of a log is
+        an event, which takes Dagster as long as a table's digest."""
+        spec, batch_id = self.spec, self.lease.batch_id
+        if not self.keys_only:
+            self.platform.log.info(
+                "%s: loading batch %d (%s) from %s",
+                spec.ref,
+                batch_id,
+                spec.mode,
+                spec.source,
+                extra={"batch": batch_id},
+            )
 
     def _recognise(self, rows: pa.RecordBatch | None, intake: Intake, *, key: bytes | None = None) -> None:
         """Find out whether the load before this one read the same rows, and bronze is as that one left it.

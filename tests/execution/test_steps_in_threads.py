@@ -1,7 +1,9 @@
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import dagster as dg
 import pytest
@@ -50,6 +52,25 @@ def test_every_log_line_carries_the_key_of_its_step_and_raw_output_is_one_file_a
     assert stdout is not None
     assert stdout.decode().count("by print of") == STEP_COUNT * 5
     assert len(data.step_keys) == STEP_COUNT
+
+
+def test_a_fan_out_is_run_also_where_its_step_has_ended_before_the_run_looks(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(SimpleQueue):
+        """Hands out the success of a step together with the end of its thread."""
+
+        def get(self, *given, **options):
+            time.sleep(0.2)
+            return super().get(*given, **options)
+
+    monkeypatch.setattr(threaded, "SimpleQueue", Late)
+    result = execute("a fan out known only at run time", "threaded")
+    assert {event.step_key for event in result.all_events if event.is_step_success} == {
+        "split",
+        *(f"double[part_{part}]" for part in range(3)),
+        "total",
+    }
 
 
 def test_a_resource_is_set_up_once_a_run_and_torn_down_after_the_last_step(
