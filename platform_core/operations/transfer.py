@@ -119,6 +119,9 @@ class Transfer:
                 sink.complete(cursor_from=as_text(self.since), cursor_to=as_text(self.largest))
             state = self._new_state()
             notes = self._notes()
+            if sink.held is None:
+                # Arrow keeps what reading has freed for more to come; the comparison has its own memory.
+                pa.default_memory_pool().release_unused()
             try:
                 outcome = self._same or self._apply(sink, intake, state)
             except DeletesStopped as error:

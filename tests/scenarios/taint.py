@@ -36,6 +36,9 @@ CHUNK_BYTES = 8 * 1024 * 1024
 Value = str | bytes | int | Decimal | dt.date | dt.datetime
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SHORTEST_PARQUET = 12
+_GZIP = b"\x1f\x8b\x08"
+_SHORTEST_GZIP = 18
+"""A row hash is shorter, and one in 65,536 begins with the two bytes that files of gzip begin with."""
 _PIECE_BYTES = 512
 _NESTED_LIMIT = 5
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -212,7 +215,7 @@ def _unpacked(head: bytes, read: Any, *, depth: int) -> Iterator[io.BufferedIOBa
         yield from _parquet(read())
     elif head.startswith(b"ARROW1"):
         yield from _arrow(read())
-    elif head.startswith(b"\x1f\x8b"):
+    elif head.startswith(_GZIP) and len(head) >= _SHORTEST_GZIP:
         inner = gzip.decompress(read())
     elif head.startswith(_ZSTD):
         with pa.CompressedInputStream(pa.BufferReader(read()), "zstd") as stream:

@@ -162,13 +162,19 @@ def test_sources_are_left_out(tmp_path: Path) -> None:
     assert [file for file, _ in taint.hits(tmp_path, WANTED)] == [tmp_path / "sources_of_truth" / "rides.db"]
 
 
-@pytest.mark.parametrize("head", [b"PAR1", b"SQLite format 3\0", b"\x1f\x8b", b"PK\x03\x04", b"12345678DUCK"])
+@pytest.mark.parametrize("head", [b"PAR1", b"SQLite format 3\0", b"\x1f\x8b\x08", b"PK\x03\x04", b"12345678DUCK"])
 def test_container_that_cannot_be_opened_is_an_error_that_shows_no_value(head: bytes, tmp_path: Path) -> None:
     (tmp_path / "broken").write_bytes(head + b"\xff" * 5_000 + PLANTED.encode())
     with pytest.raises(taint.UnreadableError) as raised:
         taint.hits(tmp_path, WANTED)
     assert "broken" in str(raised.value)
     assert PLANTED not in str(raised.value)
+
+
+def test_a_hash_that_begins_as_a_container_does_is_none(tmp_path: Path) -> None:
+    hashes = [b"\x1f\x8b\x08" + bytes(13), b"\x1f\x8b" + b"\xff" * 30]
+    pq.write_table(pa.table({"hash": pa.array(hashes, pa.binary()), "name": ["a", PLANTED]}), tmp_path / "rows.parquet")
+    assert [file.name for file, _ in taint.hits(tmp_path, WANTED)] == ["rows.parquet"]
 
 
 def test_short_values_are_refused(tmp_path: Path) -> None:
