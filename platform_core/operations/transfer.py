@@ -284,8 +284,8 @@ class Transfer:
             terms=_terms(self.spec),
             version=outcome.version,
             batch_id=lease.batch_id if outcome.committed else lease.held_batch,
-            # Of a commit only the table itself tells.
-            columns=None if outcome.committed else lease.columns,
+            # Of any other version than that of the lease only the table itself tells.
+            columns=lease.columns if outcome.version == lease.version else None,
         )
 
     def _intake(self, given: pa.Schema, *, keys_only: bool) -> Intake:
